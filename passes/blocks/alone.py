@@ -64,7 +64,7 @@ def prices(
 ) -> dict[str, dict[str, float]]:
     """First state of each linear component -> form -> modelled time of the component alone; forms it cannot take are left out.
 
-    price: of a block's graph. refused: gets why not.
+    price: of a block's graph. refused: gets why not, and first of all why a component takes no form.
     """
     known = reads(program, components)
     names = {n: f"given.{k}" for k, n in enumerate(known.bits)}
@@ -82,14 +82,15 @@ def prices(
             return names[n] if apart else ""
 
         roots = {key: n for key, n in program.graph.items() if known.reader(n) >> i & 1 and n not in own}
-        out[name] = {}
+        out[name], stops = {}, []
         for form in FORMS:
             try:
                 lowered = BlockForm(program, components, ranges, rows, {name: form}, Alone(c, roots, given))
             except NotBlock as stop:
-                refused.append(stop)
+                stops.append(stop)
             else:
                 out[name][form] = price(simplify(lowered.forward))
+        refused[:] = [*refused, *stops] if out[name] else [*stops, *refused]
     return out
 
 

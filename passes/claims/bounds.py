@@ -8,22 +8,25 @@ Out: `Bound`. The map is D + sum_r a_r b_r^T along the contracted dims, one such
 - several terms with a_r a multiple of b_r: symmetric; the same with the sum over r.
 - otherwise |eigenvalue| <= |D| + sum_r |a_r| |b_r|, and an interval [-x, x] means a disc where they are not real.
 A factor of D that stands in every term is taken out first: D N with D >= 0 and N symmetric up to a diagonal scaling has
-real eigenvalues within range(D) * range(N).
+real eigenvalues within range(D) * range(N). Where a mask chooses the factors (`where(m, .., S[t-1])`), and not along the
+contracted dims, the map is one of two: both are bounded, and the range holds what either has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Protocol
 
+from seqc.analysis.normal_forms import number
 from seqc.analysis.norms import Facts, norm_over
 from seqc.ir.graph import Dims, Node, const, total
 from seqc.ir.intervals import Interval
 from seqc.ir.ops.structure import expanded
 
 Product = tuple[Node, ...]
+MASKS = 2  # so many are told apart, which are twice as many maps each
 Survey = Callable[[Iterable[Node]], Facts]
 ZERO = Interval(0.0, 0.0)
 
@@ -87,6 +90,37 @@ def bound(terms: Sequence[Term], survey: Survey, along: Dims) -> Bound:
     be composed with, contracts."""
     diagonals = [t.outer for t in terms if not t.over]
     ranks = [Rank(t.outer, t.inner, t.over, t.across) for t in terms if t.over]
+    return _masked(diagonals, ranks, along, survey, MASKS)
+
+
+def _masked(diagonals: list[Product], ranks: list[Rank], along: Dims, survey: Survey, masks: int) -> Bound:
+    """The bound of the map, or what holds whether the condition of a mask is met or not, where that is more."""
+    every = (f for p in (*diagonals, *(x for r in ranks for x in (r.a, r.b))) for f in p)
+    met = next((f.args[0] for f in every if f.op == "where" and not set(f.args[0].dims) & set(along)), None)
+    whole = _unmasked(diagonals, ranks, along, survey)
+    if met is None or not masks or not ranks:
+        return whole
+
+    def chosen(branch: int) -> Bound:
+        parts = [_branch(p, met, branch) for p in diagonals]
+        terms = [(_branch(r.a, met, branch), _branch(r.b, met, branch), r) for r in ranks]
+        left = [Rank(a, b, r.over, r.across) for a, b, r in terms if a is not None and b is not None]
+        return _masked([p for p in parts if p is not None], left, along, survey, masks - 1)
+
+    one, other = chosen(1), chosen(2)
+    found = one.eigenvalues.union(other.eigenvalues)
+    real = whole.real or (one.real and other.real)
+    return replace(whole, eigenvalues=whole.eigenvalues.meet(found), norm=min(whole.norm, max(one.norm, other.norm)),
+                   real=real, scalable=whole.scalable or (one.scalable and other.scalable))
+
+
+def _branch(p: Product, met: Node, branch: int) -> Product | None:
+    """The factors where a condition is met (1) or is not (2); None where one is 0."""
+    out = tuple(f.args[branch] if f.op == "where" and f.args[0] is met else f for f in p)
+    return None if any(number(f) == 0.0 for f in out) else tuple(f for f in out if number(f) != 1.0)
+
+
+def _unmasked(diagonals: list[Product], ranks: list[Rank], along: Dims, survey: Survey) -> Bound:
     if len(diagonals) == 1 and ranks:
         pulled = _pull(diagonals[0], ranks, along)
         if pulled is not None:

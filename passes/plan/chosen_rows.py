@@ -6,6 +6,7 @@
 Needs: the step graph. Gives: the same values. A row costs a walk over all of V, as the logits do from which a position is
 chosen. It is made in two steps, around the cut that takes what sees no state out of the recurrence (`products_outside`):
 `numbered` makes numbers of indices, which are then taken out, and `chosen_rows` writes out what is left inside.
+`told_rows` does both for plain torch, where no state enters the index: a cache of keys is linear in its past, and takes blocks.
 """
 
 from __future__ import annotations
@@ -38,6 +39,21 @@ def chosen_rows(program: Program) -> Program:
     """The program without rows at positions that are whole numbers."""
     order = topological(program.graph.values())
     return _rewritten(program, order, lambda n, new: _written_out(new)) if any(n.op == "as_place" for n in order) else program
+
+
+def told_rows(program: Program) -> Program:
+    """The program without rows of what depends on a state at positions that do not."""
+    order = topological(program.graph.values())
+    late = depends(order, [d.leaf() for d in program.states.values()])
+
+    def told(n: Node, new: Node) -> Node:
+        if n.op not in ROWS or n.args[-1] in late or not any(a in late for a in n.args[:-1]):
+            return new
+        place = new.args[-1]
+        place = place if place.op == "as_place" else as_place(as_real(place))
+        return _written_out(node(n.op, *new.args[:-1], place, **dict(n.attrs)))
+
+    return _rewritten(program, order, told) if any(n.op in ROWS for n in order) else program
 
 
 def _rewritten(program: Program, order: list[Node], make: Callable[[Node, Node], Node]) -> Program:

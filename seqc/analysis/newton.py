@@ -74,7 +74,7 @@ def newton_of(program: Program) -> Newton | str:
     except NoSlope as stop:
         own = stop.at.op in OWN
         why = "has a derivative of the spec's own" if own else "is not followed by a tangent"
-        return f"`{spell(stop.at)}`, between a state and the next, {why}"
+        return f"`{spell(stop.at, program.definitions)}`, between a state and the next, {why}"
     mixed = {name: _mixed(name, found) for name in program.states}
     rows = [math.prod(_size(program, d) for d in dims) for dims in mixed.values() if dims]
     if sum(rows) > MOST:
@@ -223,7 +223,7 @@ class _Parts:
 def _product(n: Node) -> bool:
     """Whether n is made of inputs, with a sum over a dim in it."""
     order = topological([n])
-    return n.op != "leaf" and n.dtype == "real" and BATCH in n.dims and any(x.op == "sum" for x in order)
+    return n.op != "leaf" and n.dtype == "real" and bool(leaves(order, "input")) and any(x.op == "sum" for x in order)
 
 
 __all__ = ["MOST", "Newton", "before", "newton_of"]

@@ -72,8 +72,8 @@ class Load:
 class Pieces:
     """whole: the program, with inputs of other steps as inputs of their own; shifts: name of such an input -> (input, steps
     back); links: (state, state that it comes from) -> link. fixed: whether the spans are made of parameters alone.
-    selects: whether a coefficient is chosen, so that what it drops must leave no trace. algebra: "sum", or the semiring
-    over which the recurrence is linear: "log" (log-sum-exp and +) or "max" (max and +), whose zero is -inf."""
+    selects: whether what is made of states is chosen, so that what is dropped must leave no trace. algebra: "sum", or the
+    semiring over which the recurrence is linear: "log" (log-sum-exp and +) or "max" (max and +), whose zero is -inf."""
 
     whole: Program
     ends: Program
@@ -214,7 +214,7 @@ class _Spans:
         for (i, j), link in links.items():
             table = {self.starts[k]: decls[links[(k, j)].name].leaf() for k in self.starts if (k, j) in links}
             updates[link.name] = expanded(self._linear(table, i) or self.zero, decls[link.name].axes)
-        selects = self.algebra == "sum" and any(n.op == "where" for n in topological(updates.values()))
+        selects = self.algebra == "sum" and any(n.op == "where" and n in self.active for n in self.order)
         shapes = {d.dims for d in self.program.states.values()}
         if selects and (len(shapes) > 1 or any(link.columns for link in links.values())):
             return "a state that is mixed along a dim is masked or reset, and what is dropped must leave no trace"

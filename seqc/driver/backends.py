@@ -24,8 +24,8 @@ from seqc.ir.plan import Plan, Rule, Stage, planned
 from seqc.ir.program import Program
 from seqc.passes.blocks.choose import EAGER, GPU, Machine, block_forms, choose_form
 from seqc.passes.classify import classify
-from seqc.passes.plan.chosen_rows import chosen_rows, numbered
-from seqc.passes.plan.components import components
+from seqc.passes.plan.chosen_rows import chosen_rows, numbered, told_rows
+from seqc.passes.plan.components import BLOCKS, components
 from seqc.passes.plan.newton import newton, served
 from seqc.passes.plan.outside_of_time import once
 from seqc.passes.plan.products_outside import products, split_parallel
@@ -184,6 +184,19 @@ def _components(machine: Machine, options: Options) -> Rule:
     return (lambda stage, taken: None) if options.form == "step" else components(classify, steps)
 
 
+def _rows_in_blocks(stage: Stage, taken: frozenset[str]) -> Plan | None:
+    """Rows at positions that are told become sums and selections where more states can take blocks then."""
+    old, new = stage.program, told_rows(stage.program)
+    if old.wishes.form == "step" or new is old or len(_in_blocks(new)) <= len(_in_blocks(old)):
+        return None
+    return Plan(old, (replace(stage, program=new),))
+
+
+def _in_blocks(program: Program) -> set[str]:
+    """The states that a block may be made of."""
+    return {name for c in classify(program) if c.kind in BLOCKS for name in c.states}
+
+
 def _inner_products(stage: Stage, taken: frozenset[str]) -> Plan | None:
     """Products with what another recurrence hands over."""
     return None if stage.name == "core" else products(stage, taken)
@@ -207,4 +220,4 @@ def gpu_cores(program: Program) -> tuple[Stage, ...]:
 
 def torch_plan(program: Program, options: Options) -> Plan:
     """The plan for plain torch alone."""
-    return served(planned(program, (*WALKS, _components(EAGER, options), newton)))
+    return served(planned(program, (*WALKS, _rows_in_blocks, _components(EAGER, options), newton)))

@@ -44,7 +44,7 @@ def _spelled(n: Node, args: list[tuple[str, int]]) -> tuple[str, int]:
         time = "[t-1]" if kind == "state" else f"[t{-offset:+d}]" if offset else ""
         return n.text("name") + time, ATOM
     if n.op == "const":
-        value = n.attr("value")
+        value = n.attr("value") or 0.0  # -0 is 0 to a reader
         return f"{value:g}", NEGATION if float(f"{value}") < 0 else ATOM
     if n.op in ("size", "index"):
         return (n.text("dim") if n.op == "size" else f"index[{n.text('dim')}]"), ATOM

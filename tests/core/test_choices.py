@@ -95,6 +95,15 @@ def test_product_of_two_states_leaves_one_to_a_scan() -> None:
     assert forms and all("scan" in (f["P"], f["Q"]) for f in forms)
 
 
+def test_the_reason_is_that_of_the_state_which_takes_no_form() -> None:
+    """m is used whole, and takes a scan beside any chunk: what stands in the way is S."""
+    text = "spec a\ndim W, K, V\ninput k[W, K], v[V], a[W] in [0, 1]\nstate m[W, K] = 0, S[K, V] = 0\n"
+    text += "m = a * m[t-1] + k\nf = softmax[K](m)\nS = S[t-1] + sum[W](f * (v - sum[K](f * S[t-1])))\noutput o = sum[K](S)\n"
+    program = elaborate.load(text)
+    reason = choose.choose_form(program, offers(program, EAGER)).reasons[0]
+    assert "S: its feedback has a row for each index of W" in str(reason)
+
+
 def test_lowerings_grow_with_the_number_of_states(monkeypatch: pytest.MonkeyPatch) -> None:
     def lowered(count: int) -> int:
         names = range(count)

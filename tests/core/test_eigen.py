@@ -41,6 +41,10 @@ PROVED = {
                    (-1, 1), False),
     "two at once": ("S = S[t-1] - small * k * sum[K](k * S[t-1]) - small * l * sum[K](l * S[t-1])\n", (-1, 1), True),
     "skew": ("S = small * S[t-1] - k * sum[K](l * S[t-1])\n", (-1, 2), True),
+    "masked": ("A = exp(gs) * S[t-1]\nS = where(free > 0, A + small * k * (v - sum[K](k * A)), S[t-1])\n", (0, 1), True),
+    "masked twice": ("A = where(u < 0, S[t-1], 0.5 * S[t-1])\nS = where(free > 0, A - small * k * sum[K](k * A), S[t-1])\n",
+                     (0, 1), True),
+    "one of two": ("S = where(free > 0, S[t-1] - beta * k * sum[K](k * S[t-1]), -small * S[t-1])\n", (-1, 1), True),
     "signed decay, then delta": ("A = s * S[t-1]\nS = A - beta * k * sum[K](k * A)\n", (-1, 1), False),
 }
 

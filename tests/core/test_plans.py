@@ -68,6 +68,18 @@ C = sigmoid(f) * C[t-1] + k * h[t-1]
 h = tanh(x + R @ h[t-1] + sum[K](q * C))
 output h
 """
+CACHED = """
+spec cached
+dim D, N = 6
+input q[D], k[D], f, pos index N
+param R[D, D]
+state M[N, D] = 0, bias[N] = 0, h[D] = 0
+M[pos] = k
+bias = where(index[N] == pos, 0, bias[t-1] + logsigmoid(f))
+h = tanh(q + R @ h[t-1])
+output y = sum[N](softmax[N](sum[D](q * M) + bias) * M) + h
+output last[D] = M[t-1, pos]
+"""
 OTHERS = {
     "once": """spec once
 dim N, D, M
@@ -107,7 +119,7 @@ e = tanh(W @ x)
 h = tanh(e + R @ h[t-1] + 0.5 * e[t+1])
 output y = h + sum[M](x[t-1])
 """,
-    **SPECS, "chained": CHAINED, "counted": COUNTED, "beside": BESIDE, "mutual": MUTUAL,
+    **SPECS, "chained": CHAINED, "counted": COUNTED, "beside": BESIDE, "mutual": MUTUAL, "cached": CACHED,
 }
 
 
@@ -159,6 +171,14 @@ def test_states_of_one_kind_are_a_recurrence_of_their_own(name: str) -> None:
     """And those that feed each other stay together."""
     for plan in plans(load(OTHERS[name])):
         assert [(" ".join(s.program.states), s.form) for s in plan.cores] == FORMS[name]
+
+
+def test_a_cache_whose_rows_are_told_takes_blocks() -> None:
+    """What is written at positions that no state tells is linear in its past; a choice of the state's own is not."""
+    chosen = CACHED.replace("M[pos] =", "at = argmax[N](bias[t-1])\nM[at] =")
+    for text, cores in ((CACHED, [("M bias", None), ("h", "step")]), (chosen, [("bias", None), ("M h", "step")])):
+        plan = torch_plan(load(text), DEFAULTS)
+        assert [(" ".join(s.program.states), s.form) for s in plan.cores] == cores
 
 
 def test_what_is_handed_over_is_small() -> None:

@@ -1,8 +1,8 @@
 """Recurrences of the literature in a user's words (`specs/*.seq`), each against a loop of its own, written from the paper.
 
-In: a spec and one step in torch (`memories.py`, `cells.py`, `descents.py`, `signals.py`), which shares nothing with the
-compiler. Compared are all outputs, final states and gradients: of a batch, of a pack that runs backwards, and of single steps.
-Native code and Triton have some.
+In: a spec and one step in torch (`memories.py`, `cells.py`, `descents.py`, `signals.py`, `layers.py`), which shares nothing
+with the compiler. Compared are all outputs, final states and gradients: of a batch, of a pack that runs backwards, and of
+single steps. Native code and Triton have some.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ from tests.fuzz.trial import Subject, Wish
 from tests.harness import draw
 from tests.literature.cells import CELLS
 from tests.literature.descents import DESCENTS
+from tests.literature.layers import LAYERS
 from tests.literature.memories import MEMORIES, Given, Made
 from tests.literature.signals import SIGNALS
 
 Step = Callable[[Given, Given, Given], Made]
-STEPS = {step.__name__: step for step in (*MEMORIES, *CELLS, *DESCENTS, *SIGNALS)}
+STEPS = {step.__name__: step for step in (*MEMORIES, *CELLS, *DESCENTS, *SIGNALS, *LAYERS)}
 FOLDER = Path(__file__).parent / "specs"
 SOME = {"cpu": ("neural_queue", "deep_memory", "adpcm", "lorenz96"),
         "triton": ("conv_lstm", "lmu", "imm_filter", "sos", "neural_queue", "deep_memory", "predictive_coding",
-                   "boolean_net", "adpcm", "lorenz96")}
+                   "boolean_net", "adpcm", "lorenz96", "fox", "infini")}
 STARTS = {"izhikevich": {"v": -60.0, "u": -13.0}, "hsmm": {"a": 0.0}}  # what a state is near to as a run begins
+STILL = ("every", "begun", "down", "perm")  # counts and a buffer have no gradient
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
@@ -45,13 +47,13 @@ def made(name: str, lengths: tuple[int, ...], packed: bool) -> tuple[Program, Gi
     given = {n: torch.as_tensor(x) for n, x in case.arrays.items()}
     for state in program.states:
         x = given[f"{state}_0"]
-        if state in ("n", "begun") or state.startswith("every"):
+        if state in ("n", "begun") or state.startswith(("every", "down")):
             x = torch.zeros_like(x)
         elif state in ("w", "mu", "ww", "wr", "u", "p") and name in ("ntm", "imm_filter", "dnc", "skip_rnn"):
             x = torch.softmax(x, -1) if x.ndim > 1 else x.sigmoid()
         elif state in ("P", "A") and x.ndim > 2:
             x = x @ x.mT + torch.eye(x.shape[-1], dtype=x.dtype)
-        elif state in ("P", "v", "q") and name in ("imm_filter", "changepoint", "neural_queue"):
+        elif state in ("P", "v", "q", "z", "lam") and name in ("imm_filter", "changepoint", "neural_queue", "infini", "kla"):
             x = x.abs() + 0.1
         given[f"{state}_0"] = x + STARTS.get(name, {}).get(state, 0.0)
     return program, given
@@ -72,7 +74,8 @@ def backwards_in_parts(program: Program, step: Step, given: Given, bounds: list[
     """The results of a pack whose sequences run from their last step to the first."""
     parts = []
     for i, (a, b) in enumerate(pairwise(bounds)):
-        own = {n: x if n in program.params else x[i : i + 1] for n, x in given.items()}
+        shared = {n for n, d in program.params.items() if not d.per_batch}
+        own = {n: x if n in shared else x[i : i + 1] for n, x in given.items()}
         own |= {n: given[n][:, a:b].flip(1) for n in program.inputs}
         parts.append({n: x if n.endswith("_T") else x.flip(1) for n, x in looped(program, step, own).items()})
     return {n: torch.cat([part[n] for part in parts], 0 if n.endswith("_T") else 1) for n in parts[0]}
@@ -85,8 +88,8 @@ def agree(want: Callable[[Given], Given], got: Callable[[Given], Given], given: 
     for call, kind in ((want, torch.float64), (got, dtype)):
         leaves = {n: (x.to(dtype).to(kind) if x.is_floating_point() else x) for n, x in given.items()}
         moved = {n: x.requires_grad_() for n, x in leaves.items()
-                 if x.is_floating_point() and not n.startswith(("every", "begun"))}
-        results = {n: x for n, x in call(leaves).items() if not n.startswith("every")}
+                 if x.is_floating_point() and not n.startswith(STILL)}
+        results = {n: x for n, x in call(leaves).items() if not n.startswith(STILL)}
         own = torch.Generator().manual_seed(0)
         weights = weights or {n: torch.randn(x.shape, generator=own, dtype=torch.float64) for n, x in results.items()}
         loss = torch.stack([(x * weights[n]).sum() for n, x in results.items() if x.requires_grad]).sum()

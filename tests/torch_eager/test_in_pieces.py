@@ -94,6 +94,14 @@ output a
 output z = logsumexp[D](blank)
 """
 
+CHOSEN = """spec chosen
+dim N
+input u[N], score[N, N]
+state x[N] = 0
+x = where(index[N] == argmax[N](score), 0.8, 0) @ x[t-1] + u
+output x
+"""
+
 
 def oscillators(g: Tensors) -> list[torch.Tensor]:
     x, v, out = g["x_0"], g["v_0"], []
@@ -181,11 +189,20 @@ def alignment(g: Tensors) -> list[torch.Tensor]:
     return [torch.stack(out, 1), torch.stack(zs, 1), a, blank]
 
 
+def chosen(g: Tensors) -> list[torch.Tensor]:
+    x, out = g["x_0"], []
+    for u, score in zip(g["u"].unbind(1), g["score"].unbind(1), strict=True):
+        x = 0.8 * torch.stack([((score.argmax(1) == i) * x).sum(-1) for i in range(x.shape[-1])], -1) + u
+        out.append(x)
+    return [torch.stack(out, 1), x]
+
+
 SIZES = {"B": 2, "D": 3, "N": 3, "H": 2, "K": 3, "V": 2, "C": 3, "L": 3}
 CASES: dict[str, tuple[str, Callable[[Tensors], list[torch.Tensor]]]] = {
     "oscillators": (OSCILLATORS, oscillators), "filter": (FILTER, filtered), "dense": (DENSE, dense),
     "masked": (MASKED, masked), "feeding": (FEEDING, feeding), "turning": (TURNING, turning),
     "hidden_markov": (HIDDEN_MARKOV, hidden_markov), "best_path": (BEST_PATH, best_path), "alignment": (ALIGNMENT, alignment),
+    "chosen": (CHOSEN, chosen),
 }  # fmt: skip
 
 

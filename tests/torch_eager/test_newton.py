@@ -149,10 +149,31 @@ def square(g: Tensors) -> list[torch.Tensor]:
     return [torch.stack(out, 1), P]
 
 
+ATTENDING = """spec attending
+dim N, D
+input x[D]
+param E[N, D] per batch, W[D, D]
+state h[D] = 0
+score = sum[D]((W @ E) * h[t-1])
+h = 0.7 * tanh(x + sum[N](softmax[N](score) * E))
+output h
+schedule newton
+"""
+
+
+def attending(g: Tensors) -> list[torch.Tensor]:
+    h, out = g["h_0"], []
+    for x in g["x"].unbind(1):
+        share = torch.softmax((g["E"] @ g["W"].T @ h[..., None])[..., 0], -1)
+        h = 0.7 * torch.tanh(x + (share[..., None] * g["E"]).sum(1))
+        out.append(h)
+    return [torch.stack(out, 1), h]
+
+
 SIZES = {"N": 2, "B": 2, "D": 3, "M": 4, "H": 2, "L": 3}
 CASES: dict[str, tuple[str, Callable[[Tensors], list[torch.Tensor]]]] = {
     "elementwise": (ELEMENTWISE, elementwise), "gated": (GATED, gated), "memory": (MEMORY, memory), "lags": (LAGS, lags),
-    "neighbours": (NEIGHBOURS, neighbours), "square": (SQUARE, square),
+    "neighbours": (NEIGHBOURS, neighbours), "square": (SQUARE, square), "attending": (ATTENDING, attending),
 }  # fmt: skip
 
 
