@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from seqc import cache
-from seqc.diagnostics import Diagnostic, Source, Unsupported, near_miss
+from seqc.diagnostics import Source, Unsupported, near_miss
 from seqc.driver.faces import Face, OfTheInstance, Picture, Text, arguments, head_of, signature_of
 from seqc.driver.load_emitted import load_emitted
 from seqc.driver.options import Options
@@ -236,8 +236,7 @@ class Recurrence:
         lower(program, options.form, options.rows, watch=watch)
         wanted = [title for title in found if title.partition(":")[0] == stage or title == stage]
         if not wanted:
-            help = near_miss(stage, found) or f"one of {', '.join(found)}"
-            raise Unsupported(Diagnostic("no-such-stage", f"there is no graph `{stage}`", help=help, kind="unsupported"))
+            raise Unsupported.of("no-such-stage", f"there is no graph `{stage}`", help=near_miss(stage, found, "one of"))
         shown = Picture(dot(f"{program.name} after {wanted[-1]}", found[wanted[-1]], program.definitions))
         shown.drawn = picture(found[wanted[-1]], program.definitions)
         return shown

@@ -180,6 +180,11 @@ class Unsupported(Refusal):
 
     kind = "unsupported"
 
+    @classmethod
+    def of(cls, code: str, message: str, labels: tuple[Label, ...] = (), cause: str = "", help: str = "") -> Unsupported:
+        """One diagnostic, by the fields of `Diagnostic`."""
+        return cls(Diagnostic(code, message, labels, cause, help, cls.kind))
+
 
 class SeqcBug(Exception):
     """A mistake of the compiler itself: names the part that failed and asks for a report."""
@@ -207,13 +212,14 @@ def raise_if_any(diagnostics: Iterable[Diagnostic]) -> None:
         raise Unsupported(found)
 
 
-def near_miss(word: str, known: Iterable[str]) -> str:
-    """``did you mean `x`?`` for the closest known word, or an empty string when none is close."""
-    names = sorted(set(known))
+def near_miss(word: str, known: Iterable[str], told: str = "") -> str:
+    """``did you mean `x`?`` for the closest known word; when none is close, all of them behind `told`, where that is given."""
+    every = list(known)
+    names = sorted(set(every))
     lowered = {name.lower(): name for name in reversed(names)}
     found = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     best = found[0] if found else lowered.get(word.lower(), "")
-    return f"did you mean `{best}`?" if best else ""
+    return f"did you mean `{best}`?" if best else f"{told} {', '.join(every)}" if told else ""
 
 
 def listing(words: Iterable[str], joint: str = "and") -> str:

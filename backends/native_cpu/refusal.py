@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.diagnostics import Unsupported
 
 
 def refused(code: str, message: str, help: str = "use the torch backend for this spec") -> Unsupported:
     """The error to raise."""
-    return Unsupported(Diagnostic(code, message, help=help, kind="unsupported"))
+    return Unsupported.of(code, message, help=help)

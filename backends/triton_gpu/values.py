@@ -16,7 +16,7 @@ from seqc.backends.triton_gpu.products import Operand, Product, Products
 from seqc.backends.triton_gpu.roles import ALL, lines, rank_tile
 from seqc.backends.triton_gpu.segments import DECAY, PRODUCT, next_to
 from seqc.backends.triton_gpu.texts import ATOM, BINDS, Text, in_front, is_number, literal, ordered
-from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
+from seqc.diagnostics import SeqcBug, Unsupported
 from seqc.ir.block import COL, ROW
 from seqc.ir.dims import base, is_rank, is_time, rank_size
 from seqc.ir.graph import Node, leaves
@@ -117,7 +117,7 @@ class Values:
                 return self.tri_inv(n)
             case "affine_scan" | "max_scan":
                 return self.scan(n)
-        raise Unsupported(Diagnostic("no-gpu-form", f"a GPU program computes no `{n.op}`", kind="unsupported"))
+        raise Unsupported.of("no-gpu-form", f"a GPU program computes no `{n.op}`")
 
     def elementwise(self, n: Node) -> Text:
         """By the spelling of the operator's row, arguments broadcast by name."""
@@ -309,13 +309,13 @@ class Values:
         row, col = n.names("row"), n.names("col")
         if not is_time(row[0]):
             message = f"a triangular system along {row[0]}: a GPU program solves one along the steps of a block alone"
-            raise Unsupported(Diagnostic("no-gpu-form", message, kind="unsupported"))
+            raise Unsupported.of("no-gpu-form", message)
         padded, x = self.padded((*row, *col)), self.whole(n.args[0])
         x = self.masked(x, tuple(d for d in padded if not self.padding.clean(n.args[0], d)))
         if lines(x.axes) not in ((row, col), (col, row)):
             others = ", ".join(d for d in x.axes if d not in (*row, *col))
             message = f"the feedback has a triangular system for each index of {others}: a GPU program solves one at a time"
-            raise Unsupported(Diagnostic("no-gpu-form", message, help="leave the form to the compiler", kind="unsupported"))
+            raise Unsupported.of("no-gpu-form", message, help="leave the form to the compiler")
         size = " * ".join(self.names.tile(d) for d in row)
         o = self.position_of(row[0]) if len(row) == 1 else f"tl.arange(0, {size})"
         turned = lines(x.axes) != (row, col)

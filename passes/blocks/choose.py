@@ -15,7 +15,7 @@ from math import inf
 from seqc.analysis.component import Component
 from seqc.analysis.cost import cost
 from seqc.analysis.workload import lane, nominal_sizes
-from seqc.diagnostics import Diagnostic, Label, Unsupported
+from seqc.diagnostics import Label, Unsupported
 from seqc.ir.block import COL, ROW, Reason, free_dims
 from seqc.ir.dims import LONGEST, PIECE, is_rank
 from seqc.ir.graph import BATCH, Node, topological
@@ -70,11 +70,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Offers:
-    """The step form, the block forms that the recurrence can take, and why it cannot take others."""
+    """The step form, the block forms that the recurrence can take, and why it cannot take others.
+
+    unasked: why step form was asked for, where the spec does not and a component has no block form.
+    """
 
     step: Candidate
     blocks: tuple[Candidate, ...]
     refused: tuple[NotBlock, ...]
+    unasked: str = ""
 
 
 def block_forms(
@@ -91,15 +95,17 @@ def block_forms(
     if wanted not in (None, "step"):
         found = [c for c in found if c.form == wanted]
         if not found:
-            raise Unsupported(_impossible(program, components, wanted, refused, asked_here=form is None))
+            raise _impossible(program, components, wanted, refused, asked_here=form is None)
     graph, names = _step(program)
     step = Candidate("step", 1, {}, graph, (), _time(program, graph, 1, machine), names)
-    return Offers(step, tuple(found), tuple(refused))
+    closed = (f"{', '.join(c.states)}: {c.kind}: {c.why}" for c in components if c.kind in ("nonlinear", "dense"))
+    unasked = next(closed, "") if wanted == "step" and program.wishes.form is None else ""
+    return Offers(step, tuple(found), tuple(refused), unasked)
 
 
 def _impossible(
     program: Program, components: tuple[Component, ...], wanted: str, refused: list[NotBlock], asked_here: bool
-) -> Diagnostic:
+) -> Unsupported:
     """Why a wished form cannot be had: the wish, where the spec has it, and the line that stands in its way."""
     labels = []
     if asked_here and program.wishes.span is not None:
@@ -112,7 +118,7 @@ def _impossible(
         if term is not None and term in program.spans:
             labels.append(Label(program.spans[term], "this stands in the way"))
     message = f"the recurrence cannot run as {wanted}: {why}"
-    return Diagnostic("no-such-form", message, tuple(labels), help="leave the form to the compiler", kind="unsupported")
+    return Unsupported.of("no-such-form", message, tuple(labels), help="leave the form to the compiler")
 
 
 def choose_form(program: Program, offers: Offers, form: str | None = None) -> Candidate:
@@ -143,7 +149,7 @@ def _best(program: Program, offers: Offers, form: str | None) -> Candidate:
         asked = "{" + ", ".join(map(str, program.wishes.chunks)) + "}"
         message = f"`schedule chunk {asked}` asks for blocks whose values a program cannot hold"
         labels = () if program.wishes.span is None else (Label(program.wishes.span, "asked for here"),)
-        raise Unsupported(Diagnostic("no-tiles", message, labels, help="fewer rows, such as 64", kind="unsupported"))
+        raise Unsupported.of("no-tiles", message, labels, help="fewer rows, such as 64")
     return offers.step if wanted is None and offers.step.time < best.time else best
 
 
@@ -267,7 +273,8 @@ def _why(best: Candidate, offers: Offers) -> Reason:
     if best.form == "step" and offers.refused and not others:
         return Reason("form", "step", f"no block form: {offers.refused[0]}")
     if not others:
-        return Reason("form", "step", "one step at a time; no other form was asked for")
+        more = f"no block form: {offers.unasked}" if offers.unasked else ""
+        return Reason("form", "step", "one step at a time; no other form was asked for", more)
     beaten = {c.form: min(x.time for x in others if x.form == c.form) for c in others if c.form != best.form}
     times = {f: _relative(t, step.time) for f, t in sorted(beaten.items())}
     if best.form == "step":

@@ -51,7 +51,7 @@ class Spectra:
     ) -> None:
         self.program = program
         self.sizes = sizes
-        known = interval_of(program, sizes) if sizes else interval_of(program)
+        known = interval_of(program, sizes or None)
         self.states = {name: known.get(d.leaf(), d.range) for name, d in program.states.items()}
         self.components = {name: c for c in components for name in c.states}
         self.of = {name: self._spectrum(name, c) for name, c in self.components.items()}

@@ -13,10 +13,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from seqc.analysis.newton import newton_of
-from seqc.diagnostics import Diagnostic, Label, Unsupported
+from seqc.diagnostics import Label, Unsupported
 from seqc.ir.block import Reason
 from seqc.ir.plan import Plan, Stage
-from seqc.ir.program import Program
 
 
 def newton(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
@@ -44,11 +43,7 @@ def served(plan: Plan) -> Plan:
     wishes = plan.program.wishes
     if not wishes.newton or any(stage.walk == "newton" for stage in plan.every()):
         return plan
-    raise Unsupported(_refusal(plan.program, plan.told))
-
-
-def _refusal(program: Program, told: tuple[Reason, ...]) -> Diagnostic:
-    why = "; ".join(f"{r.subject}: {r.text.partition(': ')[2]}" for r in told if r.topic == "newton")
-    labels = () if program.wishes.span is None else (Label(program.wishes.span, "asked for here"),)
-    message = f"{program.name} cannot run by Newton's method"
-    return Diagnostic("no-newton", message, labels, why, "leave the form to the compiler", kind="unsupported")
+    why = "; ".join(f"{r.subject}: {r.text.partition(': ')[2]}" for r in plan.told if r.topic == "newton")
+    labels = () if wishes.span is None else (Label(wishes.span, "asked for here"),)
+    message = f"{plan.program.name} cannot run by Newton's method"
+    raise Unsupported.of("no-newton", message, labels, why, "leave the form to the compiler")

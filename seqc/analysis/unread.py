@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from seqc.analysis.cost import cost
 from seqc.ir.graph import BATCH, Node, leaves
 from seqc.ir.program import Program
+from seqc.ir.two_axes import lowered
 
 
 def read_later(program: Program) -> set[str]:
@@ -23,8 +24,9 @@ def read_later(program: Program) -> set[str]:
 
 
 def unread(program: Program) -> frozenset[str]:
-    """The states that no output depends on; none of a program without outputs."""
-    return frozenset(program.states.keys() - read_later(program)) if program.outputs else frozenset()
+    """The states that no output depends on, in one run over one axis; none of a program without outputs."""
+    read = read_later(lowered(program)) if program.outputs else program.states
+    return frozenset(program.states) - set(read)
 
 
 def for_their_ends(program: Program, names: Iterable[str], sizes: Mapping[str, int]) -> str:

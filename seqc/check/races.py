@@ -21,7 +21,7 @@ import numpy as np
 from seqc.check.emitted_case import tolerance, whole
 from seqc.check.sampling import sample
 from seqc.check.timing import race, seconds
-from seqc.diagnostics import Diagnostic, Unsupported, near_miss
+from seqc.diagnostics import Unsupported, near_miss
 from seqc.driver.compile import Compiled
 from seqc.driver.load_emitted import load_emitted
 from seqc.emit.names import safe_name
@@ -57,8 +57,7 @@ def sizes_of(program: Program, given: Mapping[str, int], quick: bool) -> dict[st
     for name in given:
         if name not in known:
             help = near_miss(name, known) or f"the sizes are {', '.join(sorted(known))}"
-            message = f"`{program.name}` has no size `{name}`"
-            raise Unsupported(Diagnostic("no-such-dim", message, help=help, kind="unsupported"))
+            raise Unsupported.of("no-such-dim", f"`{program.name}` has no size `{name}`", help=help)
     wide = max((len(decl.dims) for decl in program.states.values()), default=1)
     usual = {"B": 2, "T": 48 if quick else 1024, "H": 2 if quick else 4}
     sizes = {name: given.get(name, usual[name]) for name in ("B", "T")}

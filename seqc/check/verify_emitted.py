@@ -18,7 +18,7 @@ import numpy as np
 
 from seqc.check.emitted_case import Case, Finding, emitted_name, nudged, phases, relative, rounded, tolerance, whole
 from seqc.check.sampling import counted, domains, matrix_axes, sample, sample_sizes
-from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.diagnostics import Unsupported
 from seqc.driver.compile import Compiled
 from seqc.driver.load_emitted import load_emitted
 from seqc.ir.arguments import argument_table
@@ -71,7 +71,7 @@ def check(compiled: Compiled, given: Mapping[str, int] | None = None, device: st
     if device == INTERPRETER:
         if not compiled.signature.triton:
             help = "compile for the backend `auto` or `triton`"
-            raise Unsupported(Diagnostic("no-kernels", "the file has no Triton kernels", help=help, kind="unsupported"))
+            raise Unsupported.of("no-kernels", "the file has no Triton kernels", help=help)
         os.environ["TRITON_INTERPRET"] = "1"
     module = load_emitted(compiled.text, compiled.signature.spec)
     if device == INTERPRETER:

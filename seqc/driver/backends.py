@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from seqc.analysis.matrices import MOST, small
 from seqc.analysis.ranges import interval_of
-from seqc.diagnostics import Diagnostic, Label
+from seqc.diagnostics import Label, Unsupported
 from seqc.driver.options import DEFAULTS, Options
 from seqc.driver.pipeline import Watch, blamed, lower, lowerings
 from seqc.emit import Kernels
@@ -79,7 +79,7 @@ class Backend:
 
     suffix: str
     rules: Callable[[Options], tuple[Rule, ...]]
-    refuses: Callable[[Stage, Options], Diagnostic | None]
+    refuses: Callable[[Stage, Options], Unsupported | None]
     make: Callable[[Stage, Options, bool], Core]
 
     def plan(self, program: Program, options: Options) -> Plan:
@@ -116,7 +116,7 @@ def _triton(stage: Stage, options: Options, alone: bool) -> Core:
         return Core(chosen.block, kernels, chosen)
 
 
-def _no_kernel(stage: Stage, options: Options) -> Diagnostic | None:
+def _no_kernel(stage: Stage, options: Options) -> Unsupported | None:
     """What kernels have no word for: a large system or an exponential of a matrix, and rows read by an index."""
     if stage.walk != "steps":
         return None
@@ -124,7 +124,7 @@ def _no_kernel(stage: Stage, options: Options) -> Diagnostic | None:
     if core.wishes.newton:
         message = "Newton's method runs in plain torch alone"
         cause = "its scans and steps at all places are calls of torch: no kernel holds them yet"
-        return Diagnostic("no-newton-kernel", message, cause=cause, help="leave out `schedule newton`", kind="unsupported")
+        return Unsupported.of("no-newton-kernel", message, cause=cause, help="leave out `schedule newton`")
     order = topological(core.graph.values())
     large = next((n for n in order if not small(n, core)), None)
     if large is not None and large.op in SYSTEMS:
@@ -132,38 +132,37 @@ def _no_kernel(stage: Stage, options: Options) -> Diagnostic | None:
         cause = f"a kernel solves at most {MOST} equations, and a number of them that is known when it is compiled"
         help = f"give the size of `{dim}` where it is declared, `dim {dim} = 4`, or use the torch backend"
         message = f"a system of `{dim}` equations that depends on the recurrence is not written out"
-        return Diagnostic("dense-operator", message, cause=cause, help=help, kind="unsupported")
+        return Unsupported.of("dense-operator", message, cause=cause, help=help)
     if large is not None:
         cause, help = "only a library computes one, outside of the recurrence", "use the torch backend for this spec"
         message = "an exponential of a matrix depends on the recurrence"
-        return Diagnostic("dense-operator", message, cause=cause, help=help, kind="unsupported")
+        return Unsupported.of("dense-operator", message, cause=cause, help=help)
     read = next((n for n in order if n.op in ("gather", "scatter", "put", "as_real")), None)
     if read is not None:
         span = core.spans.get(read)
         message = "kernels read and write no rows by an index: plain torch does, before the recurrence"
         cause = "there is no recurrence beside what is read by an index here"
         labels = (Label(span),) if span else ()
-        return Diagnostic("no-indexed-kernel", message, labels, cause, "use the backend `torch`", kind="unsupported")
+        return Unsupported.of("no-indexed-kernel", message, labels, cause, "use the backend `torch`")
     return None
 
 
-def _no_native(stage: Stage, options: Options) -> Diagnostic | None:
+def _no_native(stage: Stage, options: Options) -> Unsupported | None:
     """And native code takes each step in its turn."""
     found = _no_kernel(stage, options)
     if found is None and stage.walk == "steps" and options.form not in (None, "step"):
         message = f"the native form runs step by step, not as {options.form}"
-        help = "leave the form open, or use another backend"
-        return Diagnostic("no-native-form", message, help=help, kind="unsupported")
+        return Unsupported.of("no-native-form", message, help="leave the form open, or use another backend")
     return found
 
 
-def _no_gpu(stage: Stage, options: Options) -> Diagnostic | None:
+def _no_gpu(stage: Stage, options: Options) -> Unsupported | None:
     """And where rows are read and written between the steps, each step of a kernel would be a launch of its own."""
     if stage.walk == "rows":
         names = ", ".join(f"`{one.state}`" for one in stage.tables)
         message = f"rows of {names} are read and written between the steps: a GPU takes plain torch"
         cause = "a kernel holds the states of a sequence for all of its steps, and no table of rows"
-        return Diagnostic("no-gpu-table", message, cause=cause, help="use the backend `torch`", kind="unsupported")
+        return Unsupported.of("no-gpu-table", message, cause=cause, help="use the backend `torch`")
     return _no_kernel(stage, options)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from seqc.analysis.matrices import counted
 from seqc.backends.triton_gpu.tuning.targets import TARGETS
-from seqc.diagnostics import Diagnostic, Unsupported, near_miss
+from seqc.diagnostics import Unsupported, near_miss
 from seqc.driver.backends import KERNELS, LOWERED, OUTSIDE, Core, torch_block, torch_plan
 from seqc.driver.compose import Made, compose
 from seqc.driver.convolution import system
@@ -77,14 +77,9 @@ def compile_spec(path_or_text: str | Path, options: Options = DEFAULTS, watch: W
 
 def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch | None = None) -> Compiled:
     """The emitted file of a program. watch: sees each pass on the way to the first recurrence of torch, then the plans."""
-    if options.backend not in BACKENDS:
-        help = near_miss(options.backend, BACKENDS) or f"one of {', '.join(BACKENDS)}"
-        message = f"there is no backend `{options.backend}`"
-        raise Unsupported(Diagnostic("no-such-backend", message, help=help, kind="unsupported"))
-    if options.target not in TARGETS:
-        help = near_miss(options.target, TARGETS) or f"one of {', '.join(TARGETS)}"
-        message = f"there is no target `{options.target}`"
-        raise Unsupported(Diagnostic("no-such-target", message, help=help, kind="unsupported"))
+    for kind, name, known in (("backend", options.backend, BACKENDS), ("target", options.target, TARGETS)):
+        if name not in known:
+            raise Unsupported.of(f"no-such-{kind}", f"there is no {kind} `{name}`", help=near_miss(name, known, "one of"))
     if options.form == "newton":
         program, options = replace(program, wishes=replace(program.wishes, form=None, newton=True)), replace(options, form=None)
     program = saving(fix_dims(program, options.dims), options.save_states)
@@ -129,7 +124,7 @@ def saving(program: Program, steps: int | None) -> Program:
         return program
     if steps < 1:
         message = f"states are saved every {steps} steps: it is at least 1"
-        raise Unsupported(Diagnostic("save-states", message, help="1 keeps a state each step or block", kind="unsupported"))
+        raise Unsupported.of("save-states", message, help="1 keeps a state each step or block")
     return replace(program, wishes=replace(program.wishes, checkpoint=steps))
 
 
@@ -189,7 +184,7 @@ def _part(name: str, program: Program, options: Options) -> _Part:
     for stage in plan.every():
         try:
             if (problem := backend.refuses(stage, options)) is not None:
-                raise Unsupported(problem)
+                raise problem
             if stage.walk == "steps":
                 cores[stage.name] = backend.make(stage, options, alone)
         except Unsupported as refusal:

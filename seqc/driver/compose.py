@@ -17,12 +17,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from seqc.driver.compose_groups import clock_lines, compose_groups
-from seqc.driver.compose_newton import compose_newton
-from seqc.driver.compose_runs import compose_runs
-from seqc.driver.compose_tables import compose_tables
-from seqc.driver.compose_waves import compose_waves
-from seqc.driver.inner import assigned, behind, extent_of, header, switches, together
+from seqc.driver.compose_groups import Slow, clock_lines
+from seqc.driver.compose_newton import NewtonWalk
+from seqc.driver.compose_runs import Runs
+from seqc.driver.compose_tables import Events
+from seqc.driver.compose_waves import Waves
+from seqc.driver.inner import Around, assigned, behind, extent_of, header, refusal, switches, together
 from seqc.driver.signature_of import gate_inputs
 from seqc.emit import Kernels, Saved, safe_name
 from seqc.emit.expressions import Names
@@ -76,17 +76,14 @@ class Made:
     suffix: str
 
 
-AROUND = {
-    "both": compose_runs, "diagonals": compose_waves, "groups": compose_groups, "rows": compose_tables,
-    "newton": compose_newton,
-}  # fmt: skip
+AROUND: dict[str, type[Around]] = {"both": Runs, "diagonals": Waves, "groups": Slow, "rows": Events, "newton": NewtonWalk}
 
 
 def compose(plan: Plan, made: Made) -> Kernels:
     """The kernels of the plan's program."""
     first = plan.stages[0]
     if first.inner is not None and len(plan.stages) == 1:
-        return AROUND[first.walk](first, compose(first.inner, made), made.suffix)
+        return AROUND[first.walk](first, compose(first.inner, made), made.suffix).kernels()
     if len(plan.stages) == 1 and first.name in made.kernels:
         return made.kernels[first.name]
     return _Chain(plan, made).kernels()
@@ -102,7 +99,8 @@ class _Chain:
     def __init__(self, plan: Plan, made: Made) -> None:
         self.program, self.stages, self.suffix = plan.program, plan.stages, made.suffix
         self.kernel = {stage.name: made.kernels[stage.name] for stage in plan.stages if stage.name in made.kernels}
-        self.kernel |= {s.name: AROUND[s.walk](s, compose(s.inner, made), made.suffix) for s in plan.stages if s.inner}
+        inner = {s: compose(s.inner, made) for s in plan.stages if s.inner}
+        self.kernel |= {s.name: AROUND[s.walk](s, kernels, made.suffix).kernels() for s, kernels in inner.items()}
         self.cores = [stage for stage in plan.stages if stage.name in self.kernel]
         self.torch = [s for s in plan.stages if s.walk in ("all", "steps") and s.name not in self.kernel]
         self.table = argument_table(plan.program)
@@ -277,7 +275,7 @@ class _Chain:
         """name: "write" of the step in place, where a stage has one."""
         lines = header(f"_{name}_{self.suffix}", self.arguments, "One step: a sequence of one.")
         if self.program.no_step:
-            return "\n".join([*lines, f'    raise NotImplementedError("{self.program.no_step}")'])
+            return "\n".join([*lines, refusal(self.program)])
         lines += [f"    io = {self.main}.dtype"] if self.stored else []
         long: set[str] = set()  # values with an axis of the one step
         for stage in self.stages:

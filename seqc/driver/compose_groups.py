@@ -9,16 +9,14 @@ in and out. A step in which no sequence's group ends calls no kernel, on CPUs.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from seqc.analysis.boundaries import counters
-from seqc.driver.inner import assigned, behind, header
+from seqc.driver.inner import Around, as_long, assigned, refusal
 from seqc.emit import Kernels, safe_name
 from seqc.emit.names import emitted_name
-from seqc.emit.text import group, lay, returned
-from seqc.ir.arguments import argument_table
+from seqc.emit.text import returned
 from seqc.ir.plan import Stage
 from seqc.ir.program import Program
 
@@ -103,56 +101,44 @@ def clock_lines(program: Program, called: Mapping[str, str], main: str) -> list[
     return lines
 
 
-def compose_groups(stage: Stage, kernels: Kernels, suffix: str) -> Kernels:
-    """The kernels of the stage's program, from those of the recurrence over groups."""
-    return _Slow(stage, kernels, suffix).kernels()
+class Slow(Around):
+    """The functions of a stage that walks over groups."""
 
-
-class _Slow:
-    """Writes the functions of one part of the file."""
+    called = "slow"
 
     def __init__(self, stage: Stage, kernels: Kernels, suffix: str) -> None:
-        assert stage.inner is not None and stage.groups is not None
-        self.program, self.inner, self.run, self.suffix = stage.program, stage.inner.program, kernels, suffix
+        super().__init__(stage, kernels, suffix)
+        assert stage.groups is not None
         self.groups, self.steps = stage.groups, stage.groups.steps
         self.count = safe_name(self.groups.count)
-        self.table, self.own = argument_table(self.program), argument_table(self.inner)
-        self.arguments = [emitted_name(a) for a in self.table]
-        self.saved = [safe_name(x.name) for x in kernels.saved]
-        self.backwards = self.program.direction == "backward"
         self.within = ["cu_seqlens=None", "reverse=False"] if kernels.packs else []
         self.rows = {name: f"g_{safe_name(out)}" for name, out in self.groups.made.items()}
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
-        made = [behind(self.run, self.suffix, "slow")]
-        made += [self._forward("forward"), *([self._forward("infer")] if self.run.infer else [])]
-        made += [self._step(), self._backward()]
-        if self.suffix == "cpu":
-            made.append(self._ready())
-        long = f"(-(-T // {self.steps}))"
-        saved = tuple(replace(x, shape=tuple(re.sub(r"\bT\b", long, d) for d in x.shape), packed=None) for x in self.run.saved)
-        return replace(
-            self.run, text="\n\n\n".join(made) + "\n", saved=saved, packs=False, writes=False, direct=False,
-            runtime=tuple(dict.fromkeys([HELPERS.strip(), *self.run.runtime])),
-        )  # fmt: skip
+        runtime = tuple(dict.fromkeys([HELPERS.strip(), *self.run.runtime]))
+        saved = as_long(self.run.saved, f"(-(-T // {self.steps}))")
+        return replace(super().kernels(), saved=saved, packs=False, writes=False, direct=False, runtime=runtime)
 
     # ---- pieces ----
 
-    def _head(self, name: str, arguments: Sequence[str], doc: str) -> list[str]:
-        first = f"    first, length = {self._turned(self.count)}[:, 0].long(), {self.count}.shape[1]"
-        return [*header(f"_{name}_{self.suffix}", arguments, doc), first]
+    def _first(self) -> str:
+        return f"    first, length = {self._turned(self.count)}[:, 0].long(), {self.count}.shape[1]"
 
     def _turned(self, text: str) -> str:
         """An array with steps in the order of the scan, or back from it."""
-        return f"{text}.flip(1)" if self.backwards else text
+        return f"{text}.flip(1)" if self.program.direction == "backward" else text
+
+    def _taken(self, given: Mapping[str, str]) -> list[str]:
+        """What the inner functions take. given: their inputs."""
+        return [given[a.of] if a.kind == "input" else emitted_name(a) for a in self.own]
 
     def _given(self) -> list[str]:
         """What the functions over groups take."""
-        given = {self.groups.whole: f"_group_whole({self.count}, first, {self.steps})"}
+        given = {self.groups.whole: f"_group_whole({self.count}, first, {self.steps}).contiguous()"}
         for name, (source, back) in self.groups.picked.items():
-            given[name] = f"_group_rows({self._turned(safe_name(source))}, first, {self.steps}, {back})"
-        return [f"{given[a.of]}.contiguous()" if a.kind == "input" else emitted_name(a) for a in self.own]
+            given[name] = f"_group_rows({self._turned(safe_name(source))}, first, {self.steps}, {back}).contiguous()"
+        return self._taken(given)
 
     def _results(self) -> list[str]:
         """The stage's, of those over groups."""
@@ -161,27 +147,22 @@ class _Slow:
             state, before = self.groups.held[name]
             held = f"_group_held({safe_name(state)}_0, {self.rows[state]}, first, {self.steps}, {before}, length)"
             found.append(self._turned(held))
-        return [*found, *self._ends()]
-
-    def _ends(self) -> list[str]:
-        return [f"{safe_name(s)}_T" for s in self.program.states]
+        return [*found, *self.ends]
 
     # ---- functions ----
 
     def _forward(self, name: str) -> str:
         save = name == "forward"
         doc = f"Over groups of {self.steps} steps{', and what backward needs' if save else ''}."
-        lines = self._head(name, self.arguments, doc)
+        lines = [*self._head(name, doc), self._first()]
         saved = self.saved if save else []
-        results = [*self.rows.values(), *self._ends(), *saved]
+        results = [*self.rows.values(), *self.ends, *saved]
         lines += assigned(results, f"_slow_{name}_{self.suffix}", [*self._given(), *self.within])
         return "\n".join([*lines, returned([*self._results(), *saved], 4)])
 
     def _backward(self) -> str:
-        moved = [a for a in self.table if a.gradient]
-        ends = [f"d_{safe_name(x)}" for x in self.program.outputs] + [f"d_{x}" for x in self._ends()]
-        taken = [*self.arguments, *self.saved, *ends, "*", f"needs=(True,) * {len(moved)}"]
-        lines = self._head("backward", taken, "Gradients, over groups; those of inputs and states all.")
+        doc = "Gradients, over groups; those of inputs and states all."
+        lines = [*self._head_of_backward(doc, self.saved), self._first()]
         weights = []
         for state, rows in self.rows.items():
             terms = [
@@ -192,13 +173,10 @@ class _Slow:
             zero = f"d_{end}.new_zeros((len(d_{end}), 1 - (-length // {self.steps}), *d_{end}.shape[1:]))"
             lines.append(f"    d_{rows} = {' + '.join(terms) or zero}")
             weights.append(f"d_{rows}[:, 1:].contiguous()")
-        given = [*self._given(), *self.saved, *weights, *(f"d_{x}" for x in self._ends()), *self.within]
-        place = {a.of: i for i, a in enumerate(moved) if a.kind == "param"}
-        own = [a for a in self.own if a.gradient]
-        asked = [f"needs[{place[a.of]}]" if a.of in place else "True" for a in own]
-        made = [f"d_g_{safe_name(a.name)}" for a in own]
-        lines += assigned(made, f"_slow_backward_{self.suffix}", [*given, f"needs={group(asked)}"])
-        return "\n".join([*lines, returned([self._slope(a.of, a.kind) for a in moved], 4)])
+        given = [*self._given(), *self.saved, *weights, *(f"d_{x}" for x in self.ends), *self.within]
+        made = [f"d_g_{safe_name(a.name)}" for a in self.own if a.gradient]
+        lines += assigned(made, f"_slow_backward_{self.suffix}", [*given, self._asked()])
+        return "\n".join([*lines, returned([self._slope(a.of, a.kind) for a in self.moved], 4)])
 
     def _slope(self, name: str, kind: str) -> str:
         """The gradient of an argument."""
@@ -214,22 +192,19 @@ class _Slow:
         return self._turned(f"({' + '.join(terms)})") if terms else f"torch.zeros_like({safe_name(name)})"
 
     def _step(self) -> str:
-        lines = header(f"_step_{self.suffix}", self.arguments, "One step: the last one of a group, or nothing changes.")
+        lines = self._head("step", "One step: the last one of a group, or nothing changes.")
         if self.program.no_step:
-            return "\n".join([*lines, f'    raise NotImplementedError("{self.program.no_step}")'])
+            return "\n".join([*lines, refusal(self.program)])
         old = {s: f"{safe_name(s)}_0" for s in self.program.states}
         outputs = [self.groups.held[name] for name in self.program.outputs]
         same = [f"{old[s]}.clone()" for s in (*(s for s, _ in outputs), *old)]
         lines += [f"    if _group_none_due({self.count}, {self.steps}):", f"    {returned(same, 4)}"]
         given = {self.groups.whole: f"({self.count} + 1 >= {self.steps}).to({self.count}.dtype)"}
         given |= {name: safe_name(source) for name, (source, _) in self.groups.picked.items()}
-        taken = [given[a.of] if a.kind == "input" else emitted_name(a) for a in self.own]
-        lines += assigned([*self.rows.values(), *self._ends()], f"_slow_step_{self.suffix}", taken)
+        lines += assigned([*self.rows.values(), *self.ends], f"_slow_step_{self.suffix}", self._taken(given))
         new = [f"{old[s]}.clone()" if before else f"{self.rows[s]}.clone()" for s, before in outputs]
-        return "\n".join([*lines, returned([*new, *self._ends()], 4)])
+        return "\n".join([*lines, returned([*new, *self.ends], 4)])
 
-    def _ready(self) -> str:
-        lines = header("_ready_cpu", self.arguments, "Whether native code can run on these.")
-        given = {self.groups.whole: self.count, **{name: safe_name(source) for name, (source, _) in self.groups.picked.items()}}
-        taken = [given[a.of] if a.kind == "input" else emitted_name(a) for a in self.own]
-        return "\n".join([*lines, lay("return _slow_ready_cpu(", taken, ")", 4)])
+    def _shapes(self) -> list[str]:
+        picked = {name: safe_name(source) for name, (source, _) in self.groups.picked.items()}
+        return self._taken({self.groups.whole: self.count, **picked})

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from seqc.analysis.newton import MOST, Newton, before, newton_of
 from seqc.driver.in_pieces import in_pieces
-from seqc.driver.inner import behind, extent_of, handed_on, header, together
+from seqc.driver.inner import Around, behind, extent_of, handed_on, together
 from seqc.driver.pipeline import lower
 from seqc.emit import Kernels, safe_name
 from seqc.emit.names import emitted_name
@@ -28,31 +28,31 @@ from seqc.passes.simplify.simplify import simplify
 ITERATIONS = 40
 
 
-def compose_newton(stage: Stage, kernels: Kernels, suffix: str) -> Kernels:
-    """The kernels of the stage's program, from those of the recurrence step by step."""
-    found = newton_of(stage.program)
-    assert isinstance(found, Newton) and suffix == "torch"
-    return _Newton(stage.program, found, kernels).kernels()
+class NewtonWalk(Around):
+    """The functions of a stage that runs all steps at once."""
 
+    called = "sequential"
 
-class _Newton:
-    """Writes the functions of the torch part of the file."""
-
-    def __init__(self, program: Program, parts: Newton, kernels: Kernels) -> None:
-        self.program, self.parts, self.inner = program, parts, kernels
-        self.table = argument_table(program)
-        self.arguments = [emitted_name(a) for a in self.table]
+    def __init__(self, stage: Stage, kernels: Kernels, suffix: str) -> None:
+        super().__init__(stage, kernels, suffix)
+        parts = newton_of(stage.program)
+        assert isinstance(parts, Newton) and suffix == "torch"
+        self.parts = parts
         self.lists = [[emitted_name(a) for a in self.table if a.kind == kind] for kind in ("input", "param", "state")]
-        self.states = list(program.states)
-        self.outputs = [safe_name(x) for x in program.outputs]
-        self.saved = {x.name: x for x in kernels.saved}
-        self.moved = [sum(a.kind == kind and a.gradient for a in self.table) for kind in ("input", "param")]
+        self.states = list(self.program.states)
+        self.outputs = [safe_name(x) for x in self.program.outputs]
+        self.kept = {x.name: x for x in kernels.saved}
+        self.counts = [sum(a.kind == kind for a in self.moved) for kind in ("input", "param")]
+        self.turned = ".flip(1)" if self.program.direction == "backward" else ""
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
+        return replace(super().kernels(), infer=True)
+
+    def _functions(self) -> list[str]:
         from seqc.backends.torch_eager import apart, lone
 
-        named = {"sequential": behind(self.inner, "torch", "sequential")}
+        named = {"sequential": self._inner_text()}
         docs = {
             "_newton_step": "A step at every place: results, and the states after it, from those before it.",
             "_newton_slopes": "The states after each step, and how they come from those before it.",
@@ -69,13 +69,14 @@ class _Newton:
         counts = {
             "iterations": ITERATIONS, "most": MOST, **_SETTLED[parts.exact],
             "outputs": len(self.outputs), "states": len(self.states),
-            "timed": self.moved[0], "params": self.moved[1], **self._calls(),
+            "timed": self.counts[0], "params": self.counts[1], **self._calls(),
         }  # fmt: skip
         named["newton"] = _TEXT.format(**counts)
-        step = handed_on(self.program, self.arguments, "_sequential_step_torch")
-        made = [self._forward("infer"), self._forward("forward"), self._backward(), step]
-        text = "\n\n\n".join([together(list(named.values()), list(named)), *made]) + "\n"
-        return replace(self.inner, text=text, infer=True)
+        whole = together(list(named.values()), list(named))
+        return [whole, self._forward("infer"), self._forward("forward"), self._backward(), self._step()]
+
+    def _step(self) -> str:
+        return handed_on(self.program, self.arguments, "_sequential_step_torch")
 
     def _calls(self) -> dict[str, str]:
         """The calls of the parts, from lists."""
@@ -112,46 +113,41 @@ class _Newton:
         return " + ".join(sums) or "0"
 
     def _lists(self) -> list[str]:
-        back = ".flip(1)" if self.program.direction == "backward" else ""
         inputs, params, starts = self.lists
-        return [f"[{', '.join(x)}]" for x in ([f"{x}{back}" for x in inputs], params, starts)]
+        return [f"[{', '.join(x)}]" for x in ([f"{x}{self.turned}" for x in inputs], params, starts)]
 
     def _forward(self, name: str) -> str:
         words = {"infer": "Results", "forward": "Results, and what backward needs"}
-        lines = header(f"_{name}_torch", self.arguments, f"{words[name]}, by Newton's method where that settles.")
+        lines = self._head(name, f"{words[name]}, by Newton's method where that settles.")
         results = len(self.outputs) + len(self.states)
-        step = f"_sequential_{name if name == 'forward' or self.inner.infer else 'forward'}_torch"
+        step = f"_sequential_{name if name == 'forward' or self.run.infer else 'forward'}_torch"
         lines.append(lay("_found = _newton(", [self._rows(), *self._lists()], ")", 4))
         lines.append("    if _found is None:")
-        end = ")" if name == "forward" or self.inner.infer else f")[:{results}]"
+        end = ")" if name == "forward" or self.run.infer else f")[:{results}]"
         lines.append(lay(f"return {step}(", self.arguments, end, 8))
         lines.append("    _states, _results = _found")
-        turned = ".flip(1)" if self.program.direction == "backward" else ""
-        given = [f"_results[{i}]{turned}" for i in range(len(self.outputs))]
+        given = [f"_results[{i}]{self.turned}" for i in range(len(self.outputs))]
         given += [f"_states[{i}][:, -1].clone()" for i in range(len(self.states))]
         for i, x in enumerate(self.states if name == "forward" else ()):
-            if (kept := self.saved.get(f"{safe_name(x)}_all")) is not None:
+            if (kept := self.kept.get(f"{safe_name(x)}_all")) is not None:
                 given.append(f"_states[{i}]" if kept.shape[0] == "B" else f"_states[{i}].transpose(0, 1).contiguous()")
         return "\n".join([*lines, returned(given, 4)])
 
     def _backward(self) -> str:
-        ends = [f"d_{x}" for x in self.outputs], [f"d_{safe_name(x)}_T" for x in self.states]
-        count = sum(self.moved) + len(self.states)
-        taken = [*self.arguments, *self.saved, *ends[0], *ends[1], "*", f"needs=(True,) * {count}"]
-        lines = header("_backward_torch", taken, "Gradients: one linear scan back, and a step at every place.")
+        ends = [f"d_{x}" for x in self.outputs], [f"d_{x}" for x in self.ends]
+        lines = self._head_of_backward("Gradients: one linear scan back, and a step at every place.", list(self.kept))
         kept = []
         for x in self.states:
-            one = self.saved.get(f"{safe_name(x)}_all")
+            one = self.kept.get(f"{safe_name(x)}_all")
             kept.append("None" if one is None else one.name if one.shape[0] == "B" else f"{one.name}.transpose(0, 1)")
-        turned = ".flip(1)" if self.program.direction == "backward" else ""
-        lists = (kept, [f"{x}{turned}" for x in ends[0]], ends[1])
+        lists = (kept, [f"{x}{self.turned}" for x in ends[0]], ends[1])
         given = [self._rows(), *self._lists(), *(f"[{', '.join(x)}]" for x in lists), "needs"]
         lines.append(lay("_found = _newton_backward(", given, ")", 4))
         lines.append("    if _found is None:")
-        step = [*self.arguments, *self.saved, *ends[0], *ends[1], "needs=needs"]
+        step = [*self.arguments, *self.kept, *ends[0], *ends[1], "needs=needs"]
         lines.append(lay("return _sequential_backward_torch(", step, ")", 8))
-        if turned:
-            timed = self.moved[0]
+        if self.turned:
+            timed = self.counts[0]
             lines.append(f"    return (*(x if x is None else x.flip(1) for x in _found[:{timed}]), *_found[{timed}:])")
         else:
             lines.append("    return _found")

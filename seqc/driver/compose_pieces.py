@@ -10,13 +10,13 @@ backward is what the step form saves, so each call decides for itself.
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from seqc.analysis.pieces import CLOCK, Link, Load, Pieces
 from seqc.driver.inner import behind, extent_of, handed_on, header
 from seqc.driver.piece_algebra import SHARES, Names, added, through
 from seqc.emit import Kernels, safe_name
+from seqc.emit.beside import renamed
 from seqc.emit.names import emitted_name
 from seqc.emit.text import docstring, group, lay, returned, unpack
 from seqc.ir.arguments import argument_table
@@ -27,14 +27,14 @@ def compose_pieces(program: Program, pieces: Pieces, kernels: Kernels, ends: str
     """The kernels of `program`, from those of `pieces.whole`. ends, spans: the text of `_ends` and `_spans`; mark: what the
     names of functions that are this recurrence's alone end with."""
     made = _Cut(program, pieces, kernels, ends, spans).kernels()
-    return replace(made, text=re.sub(rf"\b({OWN})\b", rf"\g<1>{mark}", made.text)) if mark else made
+    return replace(made, text=renamed(made.text, {name: f"{name}{mark}" for name in OWN})) if mark else made
 
 
 CALL, ELEMENT = 4e-6, 1.5e-9  # seconds of a call of torch, and of an element that it handles, on a core
 OWN = (
-    "_whole_(?:forward|infer|backward|step)_torch|_pieces|_ends|_spans|_(?:before|behind)_pieces"
-    "|_in_pieces_(?:forward|backward)"
-)
+    "_whole_forward_torch", "_whole_infer_torch", "_whole_backward_torch", "_whole_step_torch", "_pieces", "_ends", "_spans",
+    "_before_pieces", "_behind_pieces", "_in_pieces_forward", "_in_pieces_backward",
+)  # fmt: skip
 
 
 class _Cut:

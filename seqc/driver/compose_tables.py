@@ -7,14 +7,13 @@ copied once a call, and changed in place after that. The functions know whole ba
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
-from seqc.driver.inner import behind, header
+from seqc.driver.inner import Around, header
 from seqc.emit import Kernels, Saved, safe_name
 from seqc.emit.expressions import Names
 from seqc.emit.names import dim_name, emitted_name
 from seqc.emit.text import group, lay
-from seqc.ir.arguments import argument_table
 from seqc.ir.plan import Rows, Stage
 
 HELPERS = '''
@@ -106,67 +105,56 @@ def _events_back_{suffix}(inputs, params, reads, states, d_outputs, d_tables, d_
 '''
 
 
-def compose_tables(stage: Stage, kernels: Kernels, suffix: str) -> Kernels:
-    """The kernels of the stage's program, from those of the core."""
-    return _Events(stage, kernels, suffix).kernels()
+class Events(Around):
+    """The functions of a stage that walks over rows."""
 
-
-class _Events:
-    """Writes the functions of one part of the file."""
+    called = "event"
 
     def __init__(self, stage: Stage, kernels: Kernels, suffix: str) -> None:
-        assert stage.inner is not None
-        self.program, self.core, self.tables = stage.program, stage.inner.program, stage.tables
-        self.kernel, self.suffix = kernels, suffix
-        self.table = argument_table(self.program)
-        self.name = {a.name: emitted_name(a) for a in self.table}
+        super().__init__(stage, kernels, suffix)
+        self.tables = stage.tables
         self.place = {a.of: i for i, a in enumerate(x for x in self.table if x.kind == "input")}
-        self.own = [a for a in argument_table(self.core) if a.kind == "input"]
+        self.inputs, self.params = ([a for a in self.own if a.kind == kind] for kind in ("input", "param"))
         self.rows = [(i, rows) for i, one in enumerate(self.tables) for rows in one.reads]
-        self.others = [s for s in self.program.states if s in self.core.states]
-        self.names = Names((*self.name.values(), "torch", "B", "T"))
+        self.others = [s for s in self.program.states if s in self.inner.states]
+        self.names = Names((*self.arguments, "torch", "B", "T"))
         self.local = {x: self.names.fresh(x) for x in ("outputs", "tables", "states", "kept", "columns", "sums", "found")}
+        self.starts = [f"{safe_name(one.state)}_0" for one in self.tables], [f"{safe_name(s)}_0" for s in self.others]
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
-        text = behind(self.kernel, self.suffix, "event")
-        made = [text, *([HELPERS.strip()] if self.suffix == "torch" else []), self._events(), self._forward("forward")]
-        made += [self._forward("infer"), self._step(), self._write(), self._backward()]
-        made += [self._ready()] if self.suffix == "cpu" else []
-        reads = [Saved(rows.name, ("B", "T", *map(dim_name, self.core.inputs[rows.name].dims))) for _, rows in self.rows]
-        before = [Saved(f"{safe_name(s)}_before", ("T", "B", *map(dim_name, self.core.states[s].dims))) for s in self.others]
-        return Kernels("\n\n\n".join(made) + "\n", (*reads, *before), infer=True, float64=True, writes=True,
-                       imports=self.kernel.imports, runtime=self.kernel.runtime)
+        reads = [Saved(rows.name, ("B", "T", *map(dim_name, self.inner.inputs[rows.name].dims))) for _, rows in self.rows]
+        before = [Saved(f"{safe_name(s)}_before", ("T", "B", *map(dim_name, self.inner.states[s].dims))) for s in self.others]
+        return Kernels(super().kernels().text, (*reads, *before), infer=True, float64=True, writes=True,
+                       imports=self.run.imports, runtime=self.run.runtime)
+
+    def _functions(self) -> list[str]:
+        made = [self._inner_text(), *([HELPERS.strip()] if self.suffix == "torch" else []), self._events()]
+        made += [self._forward("forward"), self._forward("infer"), self._step(), self._write(), self._backward()]
+        return [*made, self._ready()] if self.suffix == "cpu" else made
 
     def _events(self) -> str:
         """The two loops."""
-        core = argument_table(self.core)
         count, rows = len(self.program.outputs), len(self.program.outputs) + len(self.tables)
         read = {rows.name for _, rows in self.rows}
-        moved = sum(a.gradient and a.of not in read for a in self.own)
-        params = [a for a in core if a.kind == "param"]
+        moved = sum(a.gradient and a.of not in read for a in self.inputs)
         backwards = self.program.direction == "backward"
-        infer = "infer" if self.kernel.infer else "forward"
+        infer = "infer" if self.run.infer else "forward"
         return EVENTS.format(
             suffix=self.suffix, axes=_numbers(one.axis for one in self.tables), infer=f"_event_{infer}_{self.suffix}",
             order="range(inputs[0].shape[1])" + ("[::-1]" if backwards else ""),
             reads=group([f"({i}, {self.place[rows.place]})" for i, rows in self.rows]),
-            inputs=_numbers(self.place[a.of] for a in self.own if a.of not in read),
+            inputs=_numbers(self.place[a.of] for a in self.inputs if a.of not in read),
             places=_numbers(self.place[one.written.place] for one in self.tables), outputs=count, rows=rows,
-            results=rows + len(self.others), params=_numbers(i for i, a in enumerate(params) if a.gradient), moved=moved,
+            results=rows + len(self.others), params=_numbers(i for i, a in enumerate(self.params) if a.gradient), moved=moved,
             reading=len(self.rows), read=moved + len(self.rows),
-            summed=moved + len(self.rows) + sum(a.gradient for a in params),
+            summed=moved + len(self.rows) + sum(a.gradient for a in self.params),
         ).strip()  # fmt: skip
 
     def _groups(self) -> list[str]:
         """The arguments as the loops take them."""
-        params = [a.of for a in argument_table(self.core) if a.kind == "param"]
-        parts = [[self.name[a.name] for a in self.table if a.kind == "input"], list(map(safe_name, params))]
-        parts += [[f"{safe_name(one.state)}_0" for one in self.tables], [f"{safe_name(s)}_0" for s in self.others]]
-        return list(map(group, parts))
-
-    def _head(self, name: str, arguments: Sequence[str], doc: str) -> list[str]:
-        return header(f"_{name}_{self.suffix}", arguments, doc)
+        inputs = [emitted_name(a) for a in self.table if a.kind == "input"]
+        return list(map(group, (inputs, [safe_name(a.of) for a in self.params], *self.starts)))
 
     def _ends(self, tables: str, states: str) -> list[str]:
         """What belongs to the states, in their order."""
@@ -176,7 +164,7 @@ class _Events:
 
     def _forward(self, name: str) -> str:
         save = name == "forward"
-        lines = self._head(name, list(self.name.values()), "Results" + (", and what backward needs." if save else "."))
+        lines = self._head(name, "Results" + (", and what backward needs." if save else "."))
         outputs, tables, states, kept = (self.local[x] for x in ("outputs", "tables", "states", "kept"))
         left = f"{outputs}, {tables}, {states}, {kept}"
         call = lay(f"{left} = _events_{self.suffix}(", [*self._groups(), str(save)], ")", 4)
@@ -189,75 +177,63 @@ class _Events:
         ends = {s: self.names.fresh("d_end") for s in self.program.states}
         columns, sums, tables, states = (self.local[x] for x in ("columns", "sums", "tables", "states"))
         doc = "Gradients: the steps of forward, the last one first."
-        asked = [a for a in self.table if a.gradient]
-        taken = [*self.name.values(), *saved, *outputs, *ends.values(), "*", f"needs=(True,) * {len(asked)}"]
-        lines = self._head("backward", taken, doc)
+        taken = [*self.arguments, *saved, *outputs, *ends.values()]
+        lines = header(f"_backward_{self.suffix}", taken, doc, more=[f"needs=(True,) * {len(self.moved)}"])
         inputs, params, _, _ = self._groups()
         cut = len(self.rows)
         given = [inputs, params, group(saved[:cut]), group(saved[cut:]), group(outputs)]
         given += [group([ends[one.state] for one in self.tables]), group([ends[s] for s in self.others])]
         read = {rows.name for _, rows in self.rows}
-        moved = [a.of for a in self.own if a.gradient and a.of not in read]
-        core = [a.of for a in argument_table(self.core) if a.kind == "param" and a.gradient]
-        place = {a.of: i for i, a in enumerate(asked)}
+        moved = [a.of for a in self.inputs if a.gradient and a.of not in read]
+        core = [a.of for a in self.params if a.gradient]
+        place = {a.of: i for i, a in enumerate(self.moved)}
         given.append(group([f"needs[{place[x]}]" if x in place else "True" for x in (*moved, *core)]))
         lines.append(lay(f"{columns}, {sums}, {tables}, {states} = _events_back_{self.suffix}(", given, ")", 4))
         answers = []
-        for a in self.table:
-            table = {"input": (columns, moved), "param": (sums, core)}.get(a.kind)
-            if table and a.gradient:
-                where, names = table
-                zero = f"torch.zeros_like({self.name[a.name]})"
+        for a in self.moved:
+            if a.kind != "state":
+                where, names = (columns, moved) if a.kind == "input" else (sums, core)
+                zero = f"torch.zeros_like({emitted_name(a)})"
                 answers.append(f"{where}[{names.index(a.of)}]" if a.of in names else zero)
         return "\n".join([*lines, lay("return (", [*answers, *self._ends(tables, states)], ")", 4)])
 
-    def _stepped(self, tables: Sequence[str]) -> str:
-        """The line of a step's results but the tables."""
-        given = {rows.name: f"_table_rows({tables[i]}, {safe_name(rows.place)})" for i, rows in self.rows}
-        params = [safe_name(a.of) for a in argument_table(self.core) if a.kind == "param"]
-        states = [f"{safe_name(s)}_0" for s in self.others]
-        taken = [given.get(a.of) or safe_name(a.of) for a in self.own]
-        return lay(f"{self.local['found']} = _event_step_{self.suffix}(", [*taken, *params, *states], ")", 4)
+    def _taken(self, reads: Mapping[str, str]) -> list[str]:
+        """What the core takes in one step. reads: its rows."""
+        return [*(reads.get(a.of) or safe_name(a.of) for a in (*self.inputs, *self.params)), *self.starts[1]]
+
+    def _stepped(self) -> tuple[list[str], str]:
+        """The tables, positions first, and the line of a step's results but the tables."""
+        tables = [f"{x}.movedim({one.axis}, 1)" for x, one in zip(self.starts[0], self.tables, strict=True)]
+        taken = self._taken({rows.name: f"_table_rows({tables[i]}, {safe_name(rows.place)})" for i, rows in self.rows})
+        return tables, lay(f"{self.local['found']} = _event_step_{self.suffix}(", taken, ")", 4)
 
     def _write(self) -> str:
         """The step in place."""
-        lines = self._head("write", list(self.name.values()), "One step; rows are written into the tables.")
-        tables = [f"{safe_name(one.state)}_0.movedim({one.axis}, 1)" for one in self.tables]
-        found, count = self.local["found"], len(self.program.outputs)
-        lines.append(self._stepped(tables))
+        (tables, call), found, count = self._stepped(), self.local["found"], len(self.program.outputs)
+        lines = [*self._head("write", "One step; rows are written into the tables."), call]
         for i, one in enumerate(self.tables):
             lines.append(f"    _table_set({tables[i]}, {safe_name(one.written.place)}, {found}[{count + i}])")
-        held = {f"tables[{i}]": f"{safe_name(one.state)}_0" for i, one in enumerate(self.tables)}
+        held = {f"tables[{i}]": x for i, x in enumerate(self.starts[0])}
         ends = [held.get(x, x) for x in self._ends("tables", f"{found}[{count + len(self.tables)}:]")]
         return "\n".join([*lines, lay("return (", [f"*{found}[:{count}]", *ends], ")", 4)])
 
     def _step(self) -> str:
-        lines = self._head("step", list(self.name.values()), "One step; tables are copied.")
-        found, held = self.local["found"], self.local["tables"]
-        tables = [f"{safe_name(one.state)}_0.movedim({one.axis}, 1)" for one in self.tables]
-        lines.append(self._stepped(tables))
-        count, rows = len(self.program.outputs), len(self.program.outputs) + len(self.tables)
+        (tables, call), found, count = self._stepped(), self.local["found"], len(self.program.outputs)
         made = [f"_table_step({tables[i]}, {safe_name(one.written.place)}, {found}[{count + i}]).movedim(1, {one.axis})"
                 for i, one in enumerate(self.tables)]  # fmt: skip
-        lines.append(lay(f"{held} = [", made, "]", 4))
-        ends = self._ends(held, f"{found}[{rows}:]")
+        lines = [*self._head("step", "One step; tables are copied."), call, lay(f"{self.local['tables']} = [", made, "]", 4)]
+        ends = self._ends(self.local["tables"], f"{found}[{count + len(self.tables)}:]")
         return "\n".join([*lines, lay("return (", [f"*{found}[:{count}]", *ends], ")", 4)])
 
-    def _ready(self) -> str:
-        """The question whether the core can run: with rows as far as they tell sizes."""
-        lines = self._head("ready", list(self.name.values()), "Whether native code can run on these.")
-        given = {rows.name: self._row(i, rows) for i, rows in self.rows}
-        params = [safe_name(a.of) for a in argument_table(self.core) if a.kind == "param"]
-        states = [f"{safe_name(s)}_0" for s in self.others]
-        taken = [given.get(a.of) or safe_name(a.of) for a in self.own]
-        return "\n".join([*lines, lay("return _event_ready_cpu(", [*taken, *params, *states], ")", 4)])
+    def _shapes(self) -> list[str]:
+        """With rows as far as they tell sizes."""
+        return self._taken({rows.name: self._row(i, rows) for i, rows in self.rows})
 
     def _row(self, table: int, rows: Rows) -> str:
         """A tensor without memory, of the shape of rows that are read."""
-        one = self.tables[table]
-        several = self.core.inputs[rows.name].dims[len(self.program.states[one.state].dims) - 1 :]
+        one, whole = self.tables[table], self.starts[0][table]
+        several = self.inner.inputs[rows.name].dims[len(self.program.states[one.state].dims) - 1 :]
         shape = f"{safe_name(rows.place)}.shape[-1:]" if several else "()"
-        whole = f"{safe_name(one.state)}_0"
         return f"{whole}.new_empty(({whole}.shape[0], *{shape}, *{whole}.shape[1:{one.axis}], *{whole}.shape[{one.axis + 1}:]))"
 
 

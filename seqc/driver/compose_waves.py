@@ -10,60 +10,48 @@ in and out.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from seqc.driver.inner import assigned, behind, header
+from seqc.driver.inner import Around, as_long, assigned, header
 from seqc.emit import Kernels, safe_name
 from seqc.emit.names import dim_name
-from seqc.emit.text import group, lay, returned, unpack
-from seqc.ir.arguments import argument_table
+from seqc.emit.text import lay, returned, unpack
 from seqc.ir.plan import Stage
-from seqc.ir.program import Program
 from seqc.ir.two_axes import Edges, edges, inside, reads
 
 
-def compose_waves(stage: Stage, kernels: Kernels, suffix: str) -> Kernels:
-    """The kernels of the stage's program, from those of the program over diagonals."""
-    assert stage.inner is not None
-    return _Waves(stage.program, stage.inner.program, kernels, suffix).kernels()
+class Waves(Around):
+    """The functions of a stage that walks over diagonals."""
 
+    called = "wave"
 
-class _Waves:
-    """Writes the functions of one part of the file."""
-
-    def __init__(self, program: Program, wave: Program, kernels: Kernels, suffix: str) -> None:
+    def __init__(self, stage: Stage, kernels: Kernels, suffix: str) -> None:
+        super().__init__(stage, kernels, suffix)
+        program = self.program
         assert program.plane is not None
-        self.program, self.wave, self.run, self.suffix, self.plane = program, wave, kernels, suffix, program.plane
+        self.plane = program.plane
         self.edges = {edge.state: edge for edge in edges(program)}
-        self.ends = {edge.end for edge in self.edges.values()}
+        self.after = {edge.end for edge in self.edges.values()}
         self.corners: dict[str, Edges] = {edge.corner: edge for edge in self.edges.values() if edge.crosses}
         self.inputs = [safe_name(x) for x in program.inputs]
-        self.params = [safe_name(a.of) for a in argument_table(program) if a.kind == "param"]
+        self.params = [safe_name(a.of) for a in self.table if a.kind == "param"]
         self.starts = [f"{safe_name(x)}_0" for x in program.states]
         self.arguments = [*self.inputs, *self.params, *self.starts]
         whole = next(d for name, d in program.inputs.items() if name not in {edge.start for edge in self.edges.values()})
         self.main, self.width = safe_name(whole.name), -len(whole.dims)  # and where U stands
-        self.saved = [safe_name(x.name) for x in kernels.saved]
-        self.within = "cu_seqlens=None, reverse=False" if kernels.packs else ""
+        self.size = f"    steps, width = {self.main}.shape[1:3]"
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
-        text = behind(self.run, self.suffix, "wave")
-        made = [text, *([_HELP.strip(), self._onto()] if self.suffix == "torch" else [])]
-        made += [self._forward("forward"), *([self._forward("infer")] if self.run.infer else [])]
-        made += [self._plain_step() if self.suffix == "torch" else self._step(), self._backward()]
-        if self.suffix == "cpu":
-            made.append(self._ready())
-        long = f"(T + {dim_name(self.plane.dim)} - 1)"
-        saved = tuple(replace(x, shape=tuple(re.sub(r"\bT\b", long, d) for d in x.shape), packed=None) for x in self.run.saved)
-        return replace(self.run, text="\n\n\n".join(made) + "\n", saved=saved, packs=False, writes=False)
+        saved = as_long(self.run.saved, f"(T + {dim_name(self.plane.dim)} - 1)")
+        return replace(super().kernels(), saved=saved, packs=False, writes=False)
+
+    def _inner_text(self) -> str:
+        more = [_HELP.strip(), self._onto()] if self.suffix == "torch" else []
+        return "\n\n\n".join([super()._inner_text(), *more])
 
     # ---- pieces ----
-
-    def _head(self, name: str, arguments: Sequence[str], doc: str) -> list[str]:
-        return header(f"_{name}", arguments, doc)
 
     def _turned(self, name: str, text: str) -> str:
         """An array with steps, or its gradient, in the order of the scan; or back from it. name: of an input or an output."""
@@ -76,22 +64,19 @@ class _Waves:
         """The same of what stands before the first step, or after the last."""
         return f"{text}.flip(1)" if self.plane.backward else text
 
-    def _call(self, results: Sequence[str], function: str, arguments: Sequence[str]) -> list[str]:
-        own = [x for x in arguments if x.startswith("needs=")]
-        given = [x for x in arguments if x not in own]
-        return assigned(results, f"_wave_{function}_{self.suffix}", [*given, *filter(None, [self.within]), *own])
+    def _call(self, results: Sequence[str], function: str, arguments: Sequence[str], more: Sequence[str] = ()) -> list[str]:
+        packs = ["cu_seqlens=None, reverse=False"] if self.run.packs else []
+        return assigned(results, f"_wave_{function}_{self.suffix}", [*arguments, *packs, *more])
 
-    def _names(self, kind: str) -> list[str]:
-        """What the functions over diagonals take ("given") or give ("made"), in local names."""
-        wave = self.wave
-        if kind == "made":
-            return [*(f"w_{safe_name(x)}" for x in wave.outputs), *(f"w_{safe_name(x)}_T" for x in wave.states)]
-        return [f"d_w_{safe_name(a.name)}" for a in argument_table(wave) if a.gradient]
+    def _made(self) -> list[str]:
+        """What the functions over diagonals give, in local names."""
+        wave = self.inner
+        return [*(f"w_{safe_name(x)}" for x in wave.outputs), *(f"w_{safe_name(x)}_T" for x in wave.states)]
 
     # ---- functions ----
 
     def _onto(self) -> str:
-        lines = self._head("onto_waves", self.arguments, "Arguments of the recurrence over diagonals, in the scan's order.")
+        lines = header("_onto_waves", self.arguments, "Arguments of the recurrence over diagonals, in the scan's order.")
         lines.append(f"    width = {self.main}.shape[2]")
         made = {
             read.name: f"_diagonals({_moved(self._turned(read.source, safe_name(read.source)), read.back, read.beside)})"
@@ -104,16 +89,16 @@ class _Waves:
                 made[edge.crossed] = f"_edge(_one_later({start}, {safe_name(edge.corner)}_0), width)"
         made[inside(self.program)] = f"_in_plane({self.main})"
         held = {edge.held: edge.state for edge in self.edges.values()}
-        starts = [held.get(x, x) for x in self.wave.states]
+        starts = [held.get(x, x) for x in self.inner.states]
         states = [self._turned_state(f"{safe_name(x)}_0") for x in starts]
-        return "\n".join([*lines, returned([*(made[x] for x in self.wave.inputs), *self.params, *states], 4)])
+        return "\n".join([*lines, returned([*(made[x] for x in self.inner.inputs), *self.params, *states], 4)])
 
     def _results(self, steps: str = "steps") -> list[str]:
         """The results of the caller, from those over diagonals."""
         found = []
         for x in self.program.outputs:
             own = f"w_{safe_name(x)}"
-            cut = f"{own}[:, width - 1 :]" if x in self.ends else f"_rows({own}, {steps})"
+            cut = f"{own}[:, width - 1 :]" if x in self.after else f"_rows({own}, {steps})"
             found.append(self._turned(x, cut))
         for x in self.program.states:
             if x in self.corners:
@@ -126,33 +111,28 @@ class _Waves:
     def _forward(self, name: str) -> str:
         save = name == "forward"
         doc = f"The recurrence over diagonals: results{', and what backward needs' if save else ''}."
-        lines = self._head(f"{name}_{self.suffix}", self.arguments, doc)
-        lines.append(f"    steps, width = {self.main}.shape[1:3]")
+        lines = [*self._head(name, doc), self.size]
         saved = self.saved if save else []
-        lines += self._call([*self._names("made"), *saved], name, [f"*_onto_waves({', '.join(self.arguments)})"])
+        lines += self._call([*self._made(), *saved], name, [f"*_onto_waves({', '.join(self.arguments)})"])
         return "\n".join([*lines, returned([*self._results(), *saved], 4)])
 
     def _backward(self) -> str:
-        ends = [f"d_{safe_name(x)}" for x in self.program.outputs] + [f"d_{safe_name(x)}_T" for x in self.program.states]
-        moved = [a for a in argument_table(self.program) if a.gradient]
-        taken = [*self.arguments, *self.saved, *ends, "*", f"needs=(True,) * {len(moved)}"]
-        lines = self._head(f"backward_{self.suffix}", taken, "Gradients, over diagonals; those of inputs and states all.")
-        lines.append(f"    steps, width = {self.main}.shape[1:3]")
+        doc = "Gradients, over diagonals; those of inputs and states all."
+        lines = [*self._head_of_backward(doc, self.saved), self.size]
         weights = []
-        for x in self.wave.outputs:
+        for x in self.inner.outputs:
             own = self._turned(x, f"d_{safe_name(x)}")
-            weights.append(f"_late({own}, width)" if x in self.ends else f"_spread({own})")
-        for x in self.wave.states:
+            weights.append(f"_late({own}, width)" if x in self.after else f"_spread({own})")
+        for x in self.inner.states:
             held = x not in self.program.states
             base = next(e.state for e in self.edges.values() if e.held == x) if held else x
             own = f"d_{safe_name(base)}_T"
             weights.append(f"torch.zeros_like({own})" if held else self._turned_state(own))
         given = [f"*_onto_waves({', '.join(self.arguments)})", *self.saved, *weights]
-        place = {a.of: i for i, a in enumerate(moved) if a.kind == "param"}
-        asked = [f"needs[{place[a.of]}]" if a.of in place else "True" for a in argument_table(self.wave) if a.gradient]
-        lines += self._call(self._names("given"), "backward", [*given, f"needs={group(asked)}"])
-        answers = [self._slope(a.of) for a in moved if a.kind == "input"]
-        answers += [f"d_w_{safe_name(a.of)}" for a in moved if a.kind == "param"]
+        made = [f"d_w_{safe_name(a.name)}" for a in self.own if a.gradient]
+        lines += self._call(made, "backward", given, [self._asked()])
+        answers = [self._slope(a.of) for a in self.moved if a.kind == "input"]
+        answers += [f"d_w_{safe_name(a.of)}" for a in self.moved if a.kind == "param"]
         return "\n".join([*lines, returned([*answers, *(self._start_slope(x) for x in self.program.states)], 4)])
 
     def _slope(self, name: str) -> str:
@@ -179,7 +159,9 @@ class _Waves:
 
     def _step(self) -> str:
         """One step of the first axis is a plane of one row."""
-        lines = self._head(f"step_{self.suffix}", self.arguments, "One step: a plane of one row.")
+        if self.suffix == "torch":
+            return self._plain_step()
+        lines = self._head("step", "One step: a plane of one row.")
         given = [*(f"{x}[:, None]" for x in self.inputs), *self.params, *self.starts]
         count, outputs = len(self.program.outputs) + len(self.program.states), len(self.program.outputs)
         function = "infer" if self.run.infer else "forward"
@@ -189,9 +171,9 @@ class _Waves:
 
     def _plain_step(self) -> str:
         """The same by single diagonals, whose derivatives torch knows."""
-        lines = self._head("step_torch", self.arguments, "One step: a plane of one row, one diagonal after the other.")
+        lines = self._head("step", "One step: a plane of one row, one diagonal after the other.")
         given = [*(f"{x}[:, None]" for x in self.inputs), *self.params, *self.starts]
-        inputs, states, outputs = len(self.wave.inputs), len(self.wave.states), len(self.wave.outputs)
+        inputs, states, outputs = len(self.inner.inputs), len(self.inner.states), len(self.inner.outputs)
         lines += [
             f"    width = {self.main}.shape[1]",
             lay("given = _onto_waves(", given, ")", 4),
@@ -203,25 +185,23 @@ class _Waves:
             f"        states = results[{outputs}:]",
         ]
         if outputs:
-            lines.append(f"    {unpack(self._names('made')[:outputs])} = (torch.stack(y, 1) for y in zip(*rows))")
-        lines.append(f"    {unpack(self._names('made')[outputs:])} = states")
+            lines.append(f"    {unpack(self._made()[:outputs])} = (torch.stack(y, 1) for y in zip(*rows))")
+        lines.append(f"    {unpack(self._made()[outputs:])} = states")
         starts = (safe_name(edge.start) for edge in self.corners.values())
         lines += [f"    {x} = {x}[:, None]" for x in starts]
         found = self._results("1")
         count = len(self.program.outputs)
         return "\n".join([*lines, returned([*(f"{y}[:, 0]" for y in found[:count]), *found[count:]], 4)])
 
-    def _ready(self) -> str:
-        """Asked of arrays of a sequence, a pack or one step: the last axes are the same."""
-        lines = self._head("ready_cpu", self.arguments, "Whether native code can run on these.")
+    def _shapes(self) -> list[str]:
+        """Of arrays of a sequence, a pack or one step: the last axes are the same."""
         found = {read.name: safe_name(read.source) for read in reads(self.program)}
         for edge in self.edges.values():
             found[edge.start] = found[edge.crossed] = safe_name(edge.start)
         found[inside(self.program)] = f"_Places({self.main}.dtype, ({self.main}.shape[0], {self.main}.shape[{self.width}]))"
         held = {edge.held: edge.state for edge in self.edges.values()}
-        given = [*(found[x] for x in self.wave.inputs), *self.params]
-        given += [f"{safe_name(held.get(x, x))}_0" for x in self.wave.states]
-        return "\n".join([*lines, lay("return _wave_ready_cpu(", given, ")", 4)])
+        states = [f"{safe_name(held.get(x, x))}_0" for x in self.inner.states]
+        return [*(found[x] for x in self.inner.inputs), *self.params, *states]
 
 
 def _moved(text: str, back: int, beside: int) -> str:

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from seqc.analysis.pieces import CLOCK, Link, Pieces, pieces_of
-from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.diagnostics import Unsupported
 from seqc.driver.compile import compile_program
 from seqc.driver.load_emitted import load_emitted
 from seqc.emit.names import safe_name
@@ -59,7 +59,7 @@ def stretches(compiled: Compiled) -> Stretches:
     if isinstance(cut, str):
         cause = f"the states after a stretch of steps are then no affine map of those before it: {cut}"
         message = f"the steps of {program.name} cannot be spread over processes"
-        raise Unsupported(Diagnostic("not-affine", message, cause=cause, help="spread the batch instead", kind="unsupported"))
+        raise Unsupported.of("not-affine", message, cause=cause, help="spread the batch instead")
 
     def function(one: Program) -> Any:
         made = compile_program(replace(one, direction=program.direction, loop=None), compiled.options)

@@ -15,7 +15,7 @@ from seqc.analysis.cost import cost
 from seqc.analysis.pieces import load
 from seqc.analysis.time_invariant import not_invariant
 from seqc.analysis.workload import nominal_sizes
-from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.diagnostics import Unsupported
 from seqc.emit.signature import System
 from seqc.ir.arguments import Argument, argument_table
 from seqc.ir.block import free_dims
@@ -37,7 +37,7 @@ def refused(program: Program) -> Unsupported:
     """What to tell of a program that has none."""
     cause = f"a convolution needs a step that is linear in inputs and states, with fixed coefficients: {why_none(program)}"
     message = f"{program.name} is not a linear time-invariant system"
-    return Unsupported(Diagnostic("not-time-invariant", message, cause=cause, help="call it", kind="unsupported"))
+    return Unsupported.of("not-time-invariant", message, cause=cause, help="call it")
 
 
 def system(program: Program) -> System | None:

@@ -207,10 +207,10 @@ def recurrences(name: str, found: Mapping[str, Block], sizes: dict[str, int]) ->
 
 def part(name: str, block: Block, sizes: dict[str, int]) -> dict[str, Any]:
     """One part of the file: its form, what was decided on the way, and what a token costs."""
-    decided = {topic: [f"{r.subject}: {r.text}" for r in block.reasons if r.topic == topic] for topic in DECIDED}
+    decided = {topic: [f"{r.subject}: {r.more or r.text}" for r in block.reasons if r.topic == topic] for topic in DECIDED}
     decided["memory"] += checkpoints(name, block, sizes)
     beside = [f"{r.subject}: {r.text}" for r in block.reasons if r.topic == "form" and r.subject != "step"]
-    decided["form"] = [NATIVE, *beside] if name == "cpu" else _why_step(block) or decided["form"]
+    decided["form"] = [NATIVE, *beside] if name == "cpu" else decided["form"]
     known = {**sizes, BATCH: 1, ROW: block.rows, COL: block.rows}
     forward, backward = (cost(g.values(), known) for g in (block.forward, block.backward))
     program = block.program
@@ -228,13 +228,6 @@ def part(name: str, block: Block, sizes: dict[str, int]) -> dict[str, Any]:
             "bytes of state": round(4 * state),
         },
     }
-
-
-def _why_step(block: Block) -> list[str]:
-    """Why a recurrence has no block form, where it was made as steps because its class says so."""
-    unasked = any(r.topic == "form" and "no other form" in r.text for r in block.reasons) and block.program.wishes.form is None
-    kinds = [r for r in block.reasons if r.topic == "class" and r.text.startswith(("nonlinear", "dense"))]
-    return [f"step: no block form: {kinds[0].subject}: {kinds[0].text}"] if unasked and kinds else []
 
 
 def on_cpus(compiled: Compiled) -> dict[str, str]:

@@ -1,28 +1,98 @@
 """What every composition of kernels does: the functions that a backend made are set behind a name of their own.
 
 In: kernels, an argument table. Out: text, and expressions of it. `compose` and its siblings then write functions of the usual
-names, which call those.
+names, which call those; `Around` is what a walk around an inner plan has in common with the others.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import ClassVar
 
-from seqc.emit import Kernels
-from seqc.emit.beside import beside
+from seqc.emit import Kernels, Saved, safe_name
+from seqc.emit.beside import beside, renamed
 from seqc.emit.names import emitted_name
-from seqc.emit.text import docstring, lay, unpack
-from seqc.ir.arguments import Argument
+from seqc.emit.text import docstring, group, lay, unpack
+from seqc.ir.arguments import Argument, argument_table
 from seqc.ir.dims import unprimed
+from seqc.ir.plan import Stage
 from seqc.ir.program import Program
+
+
+class Around:
+    """Writes the functions of a stage that walks around an inner plan: they call the inner functions, under names of their own.
+
+    Each walk is a subclass, which writes `_forward`, `_step`, `_backward` and what native code is asked for a call.
+    """
+
+    called: ClassVar[str]
+    """What names of the inner functions begin with."""
+
+    def __init__(self, stage: Stage, kernels: Kernels, suffix: str) -> None:
+        assert stage.inner is not None
+        self.stage, self.program, self.inner = stage, stage.program, stage.inner.program
+        self.run, self.suffix = kernels, suffix
+        self.table, self.own = argument_table(self.program), argument_table(self.inner)
+        self.arguments = [emitted_name(a) for a in self.table]
+        self.moved = [a for a in self.table if a.gradient]
+        self.saved = [safe_name(x.name) for x in kernels.saved]
+        self.ends = [f"{safe_name(x)}_T" for x in self.program.states]
+
+    def kernels(self) -> Kernels:
+        """All functions of the part, and what they save."""
+        return replace(self.run, text="\n\n\n".join(self._functions()) + "\n")
+
+    def _functions(self) -> list[str]:
+        made = [self._inner_text(), self._forward("forward"), *([self._forward("infer")] if self.run.infer else [])]
+        made += [self._step(), self._backward()]
+        return [*made, self._ready()] if self.suffix == "cpu" else made
+
+    def _inner_text(self) -> str:
+        return behind(self.run, self.suffix, self.called)
+
+    def _head(self, name: str, doc: str, packs: bool = False) -> list[str]:
+        return header(f"_{name}_{self.suffix}", self.arguments, doc, packs)
+
+    def _head_of_backward(self, doc: str, saved: Sequence[str], packs: bool = False) -> list[str]:
+        cotangents = [f"d_{x}" for x in (*map(safe_name, self.program.outputs), *self.ends)]
+        asked = [f"needs=(True,) * {len(self.moved)}"]
+        return header(f"_backward_{self.suffix}", [*self.arguments, *saved, *cotangents], doc, packs, asked)
+
+    def _asked(self) -> str:
+        """`needs` of the inner functions: of params what the caller asks, of all others that they are needed."""
+        place = {a.of: i for i, a in enumerate(self.moved) if a.kind == "param"}
+        return "needs=" + group([f"needs[{place[a.of]}]" if a.of in place else "True" for a in self.own if a.gradient])
+
+    def _ready(self) -> str:
+        lines = header("_ready_cpu", self.arguments, "Whether native code can run on these.")
+        return "\n".join([*lines, lay(f"return _{self.called}_ready_cpu(", self._shapes(), ")", 4)])
+
+    def _forward(self, name: str) -> str:
+        raise NotImplementedError
+
+    def _step(self) -> str:
+        raise NotImplementedError
+
+    def _backward(self) -> str:
+        raise NotImplementedError
+
+    def _shapes(self) -> list[str]:
+        """What tells native code the sizes of the inner functions' arguments."""
+        raise NotImplementedError
+
+
+def as_long(saved: Iterable[Saved], steps: str) -> tuple[Saved, ...]:
+    """What functions over so many steps save; no pack has any."""
+    return tuple(replace(x, shape=tuple(re.sub(r"\bT\b", steps, d) for d in x.shape), packed=None) for x in saved)
 
 
 def behind(kernels: Kernels, suffix: str, name: str, several: bool = False) -> str:
     """The text of kernels with `_forward_SUFFIX` called `_NAME_forward_SUFFIX`, and its siblings likewise. Triton's part asks
     for sizes alone whether it is ready, whatever surrounds it. several: whether others stand beside it."""
-    functions = "forward|infer|backward|step|write" + ("|ready" if suffix == "cpu" or several else "")
-    return re.sub(rf"\b_({functions})_{suffix}\b", rf"_{name}_\1_{suffix}", kernels.text).strip()
+    functions = ["forward", "infer", "backward", "step", "write", *(["ready"] if suffix == "cpu" or several else [])]
+    return renamed(kernels.text, {f"_{x}_{suffix}": f"_{name}_{x}_{suffix}" for x in functions}).strip()
 
 
 def together(texts: Sequence[str], names: Sequence[str]) -> str:
@@ -57,8 +127,12 @@ def header(function: str, arguments: Sequence[str], doc: str, packs: bool = Fals
 def handed_on(program: Program, arguments: Sequence[str], step: str) -> str:
     """The decoding step of plain torch, which the function `step` takes; where the recurrence has none, it says why."""
     lines = header("_step_torch", arguments, "One step: outputs and new states.")
-    refusal = f'    raise NotImplementedError("{program.no_step}")'
-    return "\n".join([*lines, refusal if program.no_step else lay(f"return {step}(", arguments, ")", 4)])
+    return "\n".join([*lines, refusal(program) if program.no_step else lay(f"return {step}(", arguments, ")", 4)])
+
+
+def refusal(program: Program) -> str:
+    """The line of a step that says why there is none."""
+    return f'    raise NotImplementedError("{program.no_step}")'
 
 
 def extent_of(dim: str, table: Iterable[Argument], program: Program) -> str:

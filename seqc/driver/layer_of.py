@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from seqc.diagnostics import Diagnostic, Unsupported, near_miss
+from seqc.diagnostics import Unsupported, near_miss
 from seqc.driver.gates_at_first import gates_at_first
 from seqc.driver.torch_cells import torch_cells
 from seqc.emit.layer_plan import LayerPlan, Projected
@@ -39,8 +39,8 @@ def layer_plan(program: Program, sig: Signature, given: Iterable[str] = ()) -> L
     """The plan. given: inputs that the caller of the layer passes. Raises Unsupported for a name that is no input."""
     asked = set(given)
     for name in sorted(asked - set(program.inputs)):
-        help = near_miss(name, program.inputs) or f"the inputs are {', '.join(program.inputs)}"
-        raise Unsupported(Diagnostic("no-such-input", f"`{program.name}` has no input `{name}`", help=help, kind="unsupported"))
+        help = near_miss(name, program.inputs, "the inputs are")
+        raise Unsupported.of("no-such-input", f"`{program.name}` has no input `{name}`", help=help)
     made = [d for d in program.inputs.values() if d.plays == "input" and not d.default and d.name not in asked]
     direct = [d for d in made if _projects_itself(program, d)]
     first = gates_at_first(program)

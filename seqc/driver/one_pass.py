@@ -31,7 +31,7 @@ def one_pass(name: str, program: Program, given: Graphs, form: str | None = None
     stages = (*PIPELINE, *LOWERINGS)
     names = [stage.name for stage in stages]
     if name not in names:
-        help = near_miss(name, names) or f"the stages are {', '.join(names)}"
+        help = near_miss(name, names, "the stages are")
         raise Refusal(Diagnostic("no-such-pass", f"there is no stage `{name}`", help=help))
     at = names.index(name)
     known = run(PIPELINE[:at], {"program": program, "form": form, "rows": rows, "machine": EAGER})

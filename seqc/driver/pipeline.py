@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from seqc.diagnostics import Diagnostic, Refusal, SeqcBug, Unsupported, near_miss
+from seqc.diagnostics import Refusal, SeqcBug, Unsupported, near_miss
 from seqc.ir.block import Block
 from seqc.ir.graph import Node
 from seqc.ir.inside import exposed
@@ -61,7 +61,7 @@ def lowerings(program: Program, form: str | None = None, rows: int | None = None
 
 def _form(form: str | None) -> str | None:
     if form is not None and form not in FORMS:
-        raise _refused("form", f"there is no form `{form}`", near_miss(form, FORMS) or f"one of {', '.join(FORMS)}")
+        raise _refused("form", f"there is no form `{form}`", near_miss(form, FORMS, "one of"))
     return form
 
 
@@ -137,8 +137,7 @@ def fix_dims(program: Program, sizes: Mapping[str, int]) -> Program:
     for name, size in sizes.items():
         decl = dims.get(name)
         if decl is None:
-            help = near_miss(name, dims) or f"the dims are {', '.join(dims)}"
-            raise _refused("dim", f"`{program.name}` has no dim `{name}`", help)
+            raise _refused("dim", f"`{program.name}` has no dim `{name}`", near_miss(name, dims, "the dims are"))
         if size < 1 or (decl.choices and size not in decl.choices):
             allowed = ", ".join(map(str, decl.choices)) or "positive"
             raise _refused("dim", f"`{name}` cannot be {size}", f"its sizes are {allowed}")
@@ -147,4 +146,4 @@ def fix_dims(program: Program, sizes: Mapping[str, int]) -> Program:
 
 
 def _refused(code: str, message: str, help: str) -> Unsupported:
-    return Unsupported(Diagnostic(f"no-such-{code}", message, help=help, kind="unsupported"))
+    return Unsupported.of(f"no-such-{code}", message, help=help)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from seqc.analysis.noise import CLOCK, HIGH, LOW
 from seqc.analysis.units import units
 from seqc.analysis.unread import read_later
-from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.diagnostics import Unsupported
 from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, safe_name
 from seqc.emit.expressions import ATOM, Text, aligned, filled, number
 from seqc.emit.names import dim_name, module_name
@@ -247,7 +247,7 @@ def _initial(n: Node, args: list[Text], device: str, decl: TensorDecl) -> Text:
         made = filled(spelling, [aligned(x, n.dims) for x in args])
         return Text(made.code, n.dims, made.level)
     message = f"the initial value of `{decl.name}` has `{n.op}`, which an emitted file does not compute"
-    raise Unsupported(Diagnostic("initial-value", message, help="give it from outside", kind="unsupported"))
+    raise Unsupported.of("initial-value", message, help="give it from outside")
 
 
 # ---- documentation ----

@@ -17,7 +17,7 @@ import torch
 
 from seqc.analysis.pieces import without_lags
 from seqc.analysis.reach import endless, reach
-from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.diagnostics import Unsupported
 from seqc.driver.compile import compile_program
 from seqc.driver.faces import arguments
 from seqc.driver.load_emitted import load_emitted
@@ -73,8 +73,7 @@ def streamed(compiled: Compiled) -> Streamed:
     """What a stream runs. Raises Unsupported where the first output needs the last input."""
     program = compiled.program
     if (why := endless(program)) != "":
-        message = f"{program.name} has no stream"
-        raise Unsupported(Diagnostic("no-stream", message, cause=why, help=f"call {program.name}", kind="unsupported"))
+        raise Unsupported.of("no-stream", f"{program.name} has no stream", cause=why, help=f"call {program.name}")
     alone, shifts = without_lags(exposed(program))
     made = compile_program(replace(alone, loop=None), compiled.options) if shifts else compiled
     function = getattr(load_emitted(made.text, made.signature.spec), made.signature.spec)
@@ -116,7 +115,7 @@ class Stream:
         if latency < self.lookahead:
             message, help = f"{self._name} cannot answer {latency} steps after an input", f"latency={self.lookahead} or more"
             cause = reach(self._own.compiled.program).reason
-            raise Unsupported(Diagnostic("latency", message, cause=cause, help=help, kind="unsupported"))
+            raise Unsupported.of("latency", message, cause=cause, help=help)
         return latency
 
     def push(self, *inputs: Tensor, **named: Tensor) -> Any:

@@ -40,7 +40,7 @@ def beside(first: str, second: str, mark: str) -> str:
     for name in sorted(clashes):  # `_x` and `x` would get the same name
         table[name] = _fresh(mark + name if name[0] == "_" else f"{mark}_{name}", taken | set(table.values()))
     kept = [chunk for chunk in own if not chunk.names or not set(chunk.names) <= alike]
-    return "\n\n\n".join(_renamed(chunk.text, table) for chunk in kept)
+    return "\n\n\n".join(renamed(chunk.text, table) for chunk in kept)
 
 
 def with_imports(first: str, second: str) -> str:
@@ -98,7 +98,7 @@ def _fresh(wish: str, taken: Set[str]) -> str:
     return wish
 
 
-def _renamed(text: str, table: Mapping[str, str]) -> str:
+def renamed(text: str, table: Mapping[str, str]) -> str:
     """The text with names changed: those that begin with `_` wherever they stand, others where they are no part of a string."""
     own = {old: new for old, new in table.items() if old[0] == "_"}
     text = _WORD.sub(lambda found: own.get(found[0], found[0]), text)

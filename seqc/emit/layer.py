@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.diagnostics import Unsupported
 from seqc.emit.beside import chunks
 from seqc.emit.layer_init import activated, constructor, read_outputs
 from seqc.emit.layer_parts import CACHE, CONVOLUTION, ROWS, SEQUENCES, STACK
@@ -46,7 +46,7 @@ def _apart(plan: LayerPlan, text: str, kernels: str) -> str:
     for name in sorted(both):
         if not name.startswith("_"):
             message = f"the layer and the recurrence of `{plan.sig.spec}` would both define `{name}`"
-            raise Unsupported(Diagnostic("layer-name", message, help="give the spec another name", kind="unsupported"))
+            raise Unsupported.of("layer-name", message, help="give the spec another name")
         text = re.sub(rf"(?<![\w.]){name}\b", f"_layer{name}", text)
     return text
 
@@ -114,7 +114,7 @@ def _check(plan: LayerPlan) -> None:
     for name, _ in (*plan.sizes, *plan.fixed):
         if name in _WORDS:
             message = f"the dim `{name}` would be called as an argument of its layer is"
-            raise Unsupported(Diagnostic("layer-name", message, help="rename the dim in the spec", kind="unsupported"))
+            raise Unsupported.of("layer-name", message, help="rename the dim in the spec")
 
 
 def _given(plan: LayerPlan) -> dict[str, str]:

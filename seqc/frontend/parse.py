@@ -139,7 +139,7 @@ def _rule(line: Line) -> str | Diagnostic:
         "unknown-statement",
         f"`{word}` does not begin a statement",
         (Label(_part(line, 0, match.end()), "neither a statement word nor the name of a definition `NAME = ...`"),),
-        help=first_words(line.text) or near_miss(word, STATEMENTS) or f"the statement words are {', '.join(STATEMENTS)}",
+        help=first_words(line.text) or near_miss(word, STATEMENTS, "the statement words are"),
     )
 
 

@@ -136,7 +136,7 @@ def _read(
 def _fits_together(scope: Scope, statement: syntax.Sparse, word: str, marks: Mapping[str, syntax.SparseMark]) -> bool:
     """Whether the words of a statement make sense together."""
     if statement.method is not None and word not in WORDS:
-        help = near_miss(word, WORDS) or f"write one of {', '.join(WORDS)}"
+        help = near_miss(word, WORDS, "write one of")
         scope.report("unknown-word", f"`{word}` is no kind of sparsity", Label(statement.method.span), help=help)
         return False
     if not word and not marks:
@@ -206,7 +206,7 @@ def _rule(scope: Scope, statement: syntax.Sparse, word: str, name: syntax.Name, 
     graph = statement.graph
     assert graph is not None
     if graph.id not in KINDS:
-        help = near_miss(graph.id, KINDS) or f"write one of {', '.join(KINDS)}"
+        help = near_miss(graph.id, KINDS, "write one of")
         scope.report("unknown-word", f"`{graph.id}` is no kind of graph", Label(graph.span), help=help)
         return []
     layers = [dim.id for dim in statement.layers] or [unprimed(at[0])]

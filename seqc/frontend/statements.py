@@ -82,7 +82,7 @@ def direction(scope: Scope, spec: syntax.Spec) -> tuple[str, frozenset[str]]:
     for statement in found:
         word = statement.direction
         if word.id not in DIRECTIONS:
-            help = near_miss(word.id, DIRECTIONS) or f"write one of {', '.join(DIRECTIONS)}"
+            help = near_miss(word.id, DIRECTIONS, "write one of")
             scope.report("unknown-word", f"`{word.id}` is no direction", Label(word.span), help=help)
             return "forward", frozenset()
         _joined(scope, statement)
@@ -195,7 +195,7 @@ def _form(scope: Scope, statement: syntax.Schedule) -> str | None:
         scope.refuse("not-lowered", "`schedule parallel` is not served yet", word.span, cause, "use `chunkwise`")
         return None
     if word.id not in FORMS:
-        help = near_miss(word.id, _FORM_WORDS) or f"write one of {', '.join(_FORM_WORDS)}"
+        help = near_miss(word.id, _FORM_WORDS, "write one of")
         scope.report("unknown-word", f"`{word.id}` is no schedule", Label(word.span), help=help)
         return None
     if sizes is not None:

@@ -32,11 +32,12 @@ VALID = leaf("mask", "valid", (ROW,), dtype="bool")
 
 @dataclass(frozen=True)
 class Reason:
-    """One line of `seqc explain`: what was decided, and why, in terms of the source."""
+    """One line of `seqc explain`: what was decided, and why, in terms of the source. more: what it says instead of text."""
 
     topic: str  # "class" | "form" | "newton" | "numerics" | "eigenvalues" | "cost" | "claim" | "rate"
     subject: str  # a state or component
     text: str
+    more: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import Parameter, signature
 from typing import Concatenate, ParamSpec, TypeVar
 
 X = TypeVar("X")
@@ -24,12 +25,16 @@ class _Known(dict[tuple[object, ...], tuple[object, object]]):
 
 
 def found_once(work: Callable[Concatenate[X, P], R]) -> Callable[Concatenate[X, P], R]:
-    """The function, worked out once for the same first argument, an object with attributes, and the same others."""
+    """The function, worked out once for the same first argument, an object with attributes, and the same others, whether they
+    are given by place, by name or by default."""
+    _, *others = (x for x in signature(work).parameters.values() if x.kind is not Parameter.VAR_POSITIONAL)
+    defaults = {x.name: x.default for x in others}
 
     @wraps(work)
     def found(about: X, /, *more: P.args, **named: P.kwargs) -> R:
         known: _Known = about.__dict__.setdefault("_known", _Known())
-        key = (work, *map(_same, more), *((name, _same(x)) for name, x in named.items()))
+        rest = {**dict(list(defaults.items())[len(more) :]), **named}
+        key = (work, *map(_same, (*more, *rest.values())))
         if key not in known:
             known[key] = work(about, *more, **named), (more, named)
         return known[key][0]  # type: ignore[return-value]

@@ -98,5 +98,6 @@ def test_what_is_remembered_goes_with_what_it_is_about() -> None:
         return len(asked)
 
     one, graph = Thing(), {"a": 1}
-    assert [work(one), work(one), work(one, ("x", 2)), work(one, ("x", 2))] == [1, 1, 2, 2]
+    assert [work(one), work(one), work(one, None), work(one, more=None)] == [1, 1, 1, 1]
+    assert [work(one, ("x", 2)), work(one, ("x", 2)), work(one, more=("x", 2))] == [2, 2, 2]
     assert [work(one, graph), work(one, graph), work(one, dict(graph)), work(Thing(), graph)] == [3, 3, 4, 5]

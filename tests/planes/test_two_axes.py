@@ -264,3 +264,10 @@ def test_noise_is_drawn_at_every_place(backend: str) -> None:
     assert torch.equal(torch.cat([first.e, rest.e], 1), found.e)
     assert torch.equal(one.step(x[:, 0], a[:, 0], size, seed=7).e, found.e[:, 0])
     assert not torch.equal(one(x, a, size, seed=8).e, found.e)
+
+
+@pytest.mark.parametrize("name", ["plane", "rnnt"])
+def test_explained(name: str) -> None:
+    """What is said of a state is said of it in one run over one axis, which has states of its own."""
+    told = made(name, "torch").explain()
+    assert "transition of" in told and "no output depends on it" not in told

@@ -17,7 +17,7 @@ from seqc.backends.triton_gpu.tuning.targets import Occupancy, occupancy, target
 from seqc.backends.triton_gpu.tuning.tiles import Chosen, ChosenKernel, Lowered, choose_tiles
 from seqc.backends.triton_gpu.tuning.toolchain import Job, available, refresh
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable, family, own_table
-from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.diagnostics import Unsupported
 from seqc.ir.block import Block
 from seqc.ir.program import Program
 
@@ -133,8 +133,7 @@ def refreshed(
     there is no toolchain."""
     missing = available()
     if missing is not None:
-        message = f"the toolchain cannot be asked: {missing}"
-        raise Unsupported(Diagnostic("no-toolchain", message, help="pip install triton", kind="unsupported"))
+        raise Unsupported.of("no-toolchain", f"the toolchain cannot be asked: {missing}", help="pip install triton")
     open_ = list(asked)
     for _ in range(rounds):
         wanted: dict[str, Job] = {}

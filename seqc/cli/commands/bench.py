@@ -34,12 +34,11 @@ def run(args: argparse.Namespace) -> int:
 
     from seqc.check.races import rows, sizes_of, table
     from seqc.cli.commands.verify import known_device
-    from seqc.diagnostics import Diagnostic, Unsupported
+    from seqc.diagnostics import Unsupported
     from seqc.driver.compile import compile_spec
 
     if empty := [f"{name}={size}" for name, size in args.size if not size]:
-        message = f"nothing is left to be timed with {', '.join(empty)}"
-        raise Unsupported(Diagnostic("no-work", message, help="sizes above 0", kind="unsupported"))
+        raise Unsupported.of("no-work", f"nothing is left to be timed with {', '.join(empty)}", help="sizes above 0")
     device = known_device(args.device, interpreter=False)
     threads = set_threads(args.threads)
     told, good = [], True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from seqc.cli.commands.check import tell
 from seqc.cli.commands.options import add_choices, add_json, add_spec, add_strict, dim, dump_into, options, say
-from seqc.diagnostics import Diagnostic, SpecError, Unsupported
+from seqc.diagnostics import SpecError, Unsupported
 
 if TYPE_CHECKING:
     from seqc.driver.compile import Compiled
@@ -84,4 +84,4 @@ def _sizes(text: str) -> dict[str, int]:
 
 
 def _refused(message: str, help: str) -> Unsupported:
-    return Unsupported(Diagnostic("prebuild", message, help=help, kind="unsupported"))
+    return Unsupported.of("prebuild", message, help=help)

@@ -51,12 +51,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refuse_kernel(module: str, output: str | None) -> None:
-    from seqc.diagnostics import Diagnostic, Unsupported
+    from seqc.diagnostics import Unsupported
     from seqc.files import STDOUT
 
     if not all(word.isidentifier() for word in module.split(".")):
-        message = f"`{module}` is not the name of a module"
-        raise Unsupported(Diagnostic("layer-kernel", message, help="write --kernel gla_kernel", kind="unsupported"))
+        raise Unsupported.of("layer-kernel", f"`{module}` is not the name of a module", help="write --kernel gla_kernel")
     if output == STDOUT:
         message = "with --kernel the recurrence is a file beside the layer, and stdout has no place for it"
-        raise Unsupported(Diagnostic("layer-kernel", message, help="give the file a name with -o", kind="unsupported"))
+        raise Unsupported.of("layer-kernel", message, help="give the file a name with -o")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib.util import find_spec
 
-from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.diagnostics import Unsupported
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -16,8 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until the editor goes."""
     if find_spec("pygls") is None:
-        help = "`pip install 'seqc[editor]'` brings it"
-        raise Unsupported(Diagnostic("no-pygls", "the language server needs pygls", help=help, kind="unsupported"))
+        raise Unsupported.of("no-pygls", "the language server needs pygls", help="`pip install 'seqc[editor]'` brings it")
     from seqc.editor.server import made
 
     made().start_io()

@@ -102,12 +102,11 @@ def grown(asked: Sequence[Asked], ours: bool, args: argparse.Namespace) -> Verdi
 def known_targets(wanted: list[str]) -> list[str]:
     """The targets asked for, or all."""
     from seqc.backends.triton_gpu.tuning.targets import TARGETS
-    from seqc.diagnostics import Diagnostic, Unsupported
+    from seqc.diagnostics import Unsupported
 
     unknown = [name for name in wanted if name not in TARGETS]
     if unknown:
-        help = f"known: {', '.join(TARGETS)}"
-        raise Unsupported(Diagnostic("no-such-target", f"no target `{unknown[0]}`", help=help, kind="unsupported"))
+        raise Unsupported.of("no-such-target", f"no target `{unknown[0]}`", help=f"known: {', '.join(TARGETS)}")
     return wanted or list(TARGETS)
 
 

@@ -51,17 +51,16 @@ def run(args: argparse.Namespace) -> int:
 def has_compiler() -> None:
     """Raise Unsupported where native code cannot be built."""
     from seqc.backends.native_cpu.loader import _native_search
-    from seqc.diagnostics import Diagnostic, Unsupported
+    from seqc.diagnostics import Unsupported
 
     if problem := _native_search()[2]:
-        help = "`--backend torch` needs none; `seqc doctor` tells more"
-        raise Unsupported(Diagnostic("no-compiler", problem, help=help, kind="unsupported"))
+        raise Unsupported.of("no-compiler", problem, help="`--backend torch` needs none; `seqc doctor` tells more")
 
 
 def known_device(name: str, interpreter: bool = True) -> str:
     """A device that there is. interpreter: whether Triton's own counts as one. Raises Unsupported for any other."""
     from seqc.check.verify_emitted import INTERPRETER, gpus
-    from seqc.diagnostics import Diagnostic, Unsupported, near_miss
+    from seqc.diagnostics import Unsupported, near_miss
 
     kind, colon, number = name.partition(":")
     numbered = kind == "cuda" and (number.isdecimal() if colon else True)
@@ -77,4 +76,4 @@ def known_device(name: str, interpreter: bool = True) -> str:
         known = ("cpu", "cuda", *([INTERPRETER] if interpreter else []))
         help = "did you mean `cuda`?" if name.lower() in ("gpu", "nvidia") else near_miss(name, known)
         help = help or f"one of {', '.join(known)}"
-    raise Unsupported(Diagnostic("no-such-device", message, help=help, kind="unsupported"))
+    raise Unsupported.of("no-such-device", message, help=help)
