@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqc.analysis.affine import Affine, NotAffine, affine
+from seqc.analysis.affine import NotAffine, affine
 from seqc.analysis.component import Component
-from seqc.ir.graph import Node
 from seqc.ir.program import Program
 
 LINEAR = ("diagonal", "low rank", "coupled")
@@ -43,10 +42,7 @@ def _together(program: Program, read: Component, reader: Component) -> Component
         forms = {name: affine(program.updates[name], olds) for name in names}
     except NotAffine:
         return None
-    if not any(_whole(forms[name], [program.states[x].leaf() for x in read.states]) for name in reader.states):
+    own = [program.states[x].leaf() for x in read.states]
+    if not any(t.state in own and not t.over for name in reader.states for t in forms[name].terms):
         return None
     return replace(reader, states=names, kind="coupled", why=f"{', '.join(names)} feed each other linearly", forms=forms)
-
-
-def _whole(form: Affine, states: list[Node]) -> bool:
-    return any(t.state in states and not t.over for t in form.terms)

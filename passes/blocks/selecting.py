@@ -55,7 +55,7 @@ def settled(
 
 def taken_off(x: Node, over: Sequence[str]) -> tuple[Node | None, Node]:
     """(c, y) where x is where(c, y, 0) with a condition that is the same along the dims `over`; (None, x) otherwise."""
-    if x.op == "where" and _is_zero(x.args[2]) and not set(x.args[0].dims) & set(over):
+    if x.op == "where" and x.args[2] is const(0.0) and not set(x.args[0].dims) & set(over):
         return x.args[0], x.args[1]
     return None, x
 
@@ -63,10 +63,6 @@ def taken_off(x: Node, over: Sequence[str]) -> tuple[Node | None, Node]:
 def kept(c: Node | None, x: Node) -> Node:
     """x where c holds, else 0; x itself for None."""
     return x if c is None else where(c, x, 0.0)
-
-
-def _is_zero(x: Node) -> bool:
-    return x.op == "const" and x.attr("value") == 0.0
 
 
 def selected(c: Node, factors: Sequence[Node]) -> list[Node]:
@@ -118,12 +114,8 @@ def causal_sum(
 
 def poisoned(x: Node, good: Node, strict: bool = False, alive: Node | None = None) -> Node:
     """x [t, ..], NaN at rows after one that is not good (at that row too, unless strict)."""
-    return instead(where(spoilt(_fitted(good, x), strict, alive), NAN, x), x)
-
-
-def _fitted(good: Node, x: Node) -> Node:
-    """Whether all is good along the dims that x lacks."""
-    return all_good(good, [d for d in good.dims if d not in (*x.dims, BATCH, ROW)])
+    good = all_good(good, [d for d in good.dims if d not in (*x.dims, BATCH, ROW)])
+    return instead(where(spoilt(good, strict, alive), NAN, x), x)
 
 
 def all_good(good: Node, over: Sequence[str]) -> Node:

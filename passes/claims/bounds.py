@@ -22,7 +22,7 @@ from typing import Protocol
 from seqc.analysis.normal_forms import number
 from seqc.analysis.norms import Facts, norm_over
 from seqc.ir.graph import Dims, Node, const, total
-from seqc.ir.intervals import Interval
+from seqc.ir.intervals import Interval, magnitude
 from seqc.ir.ops.structure import expanded
 
 Product = tuple[Node, ...]
@@ -137,7 +137,7 @@ def compose(first: Bound, second: Bound) -> Bound:
             one.diagonal and one.eigenvalues.lo >= 0 and other.scalable
         ):
             return _scaled(one, other)
-    norm = _finite_product(first.norm, second.norm)
+    norm = magnitude(first.norm, second.norm)
     return Bound(Interval(-norm, norm), norm, _words(first, second, "the norms multiply"), False, False, False)
 
 
@@ -147,7 +147,7 @@ def _scaled(d: Bound, other: Bound) -> Bound:
     plain = d.scalar or both
     return Bound(
         d.eigenvalues * other.eigenvalues,
-        _finite_product(d.norm, other.norm),
+        magnitude(d.norm, other.norm),
         _words(d, other, "" if plain else "a nonnegative diagonal times a matrix that is symmetric up to scaling"),
         real=other.real,
         scalable=other.scalable,
@@ -199,7 +199,7 @@ def _ranked(d: Node, ranks: list[Rank], along: Dims, survey: Survey) -> Bound:
     norm = base.norm
     for r in ranks:
         a, b = (norm_over(_along(p, r.over), r.over, facts).hi for p in (r.a, r.b))
-        every = total(const(_finite_product(a, b)), r.across)
+        every = total(const(magnitude(a, b)), r.across)
         norm += survey([every]).of(every).hi
     mirrored = all(_parallel(r) for r in ranks)
     alone = len(ranks) == 1 and not ranks[0].across
@@ -249,5 +249,3 @@ def _one_sign(r: Rank, facts: Facts) -> bool:
     return all(i.lo >= 0 or i.hi <= 0 for i in map(facts.of, rest))
 
 
-def _finite_product(x: float, y: float) -> float:
-    return 0.0 if x == 0 or y == 0 else x * y

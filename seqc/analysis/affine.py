@@ -75,7 +75,7 @@ def parted(factors: Iterable[Node]) -> tuple[Node | None, Product]:
     """(the condition under which a product is kept, the other factors); None where it always is."""
     listed = list(factors)
     conditions = dict.fromkeys(c for f in listed if (c := condition(f)) is not None)
-    kept = reduce(_and, conditions) if conditions else None
+    kept = reduce(lambda a, b: node("and", a, b), conditions) if conditions else None
     return kept, tuple(f for f in listed if condition(f) is None)
 
 
@@ -84,10 +84,6 @@ def product(factors: Iterable[Node]) -> Node:
     kept, others = parted(factors)
     out = reduce(lambda a, b: a * b, others) if others else const(1.0)
     return out if kept is None else where(kept, out, 0.0)
-
-
-def _and(a: Node, b: Node) -> Node:
-    return node("and", a, b)
 
 
 def value(form: Affine) -> Node:

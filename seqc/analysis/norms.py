@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from seqc.analysis.normal_forms import bare, factors, linear, number
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import Dims, Node
-from seqc.ir.intervals import ANY, INF, Interval
+from seqc.ir.intervals import ANY, INF, Interval, magnitude
 from seqc.ir.ops import TABLE
 
 DEPTH = 12  # how far a norm is followed
@@ -83,11 +83,6 @@ def regrouped(parts: list[Node]) -> list[Node]:
 def is_normaliser(y: Node, x: Node) -> bool:
     """Whether x / y is known to have a 2-norm of at most 1, or to sum to 1."""
     return divisor_norm(y, x) is not None or (y.op == "sum" and bare(y.args[0]) is x)
-
-
-def magnitude(a: float, b: float) -> float:
-    """The product of two bounds of absolute values; zero wins over infinity."""
-    return 0.0 if a == 0 or b == 0 else a * b
 
 
 def root(i: Interval) -> Interval:

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from seqc.ir.graph import Node, depends, leaf, node, rebuild, topological, total
+from seqc.ir.ops.structure import expanded
 
 BLOCK = "%n"  # the block index as a named dim; no dim of a spec can be called so
 PER_BLOCK = ("input", "state", "cot", "mask")  # kinds of leaves whose value differs from block to block
@@ -110,13 +111,8 @@ def blocked_leaf(n: Node) -> Node:
 def _same_dims(args: tuple[Node, ...], dim: str) -> tuple[Node, ...]:
     """The arguments of a scan, each made constant along the dims that only another one has."""
     a, b, start = args
-    dims = sorted({*a.dims, *b.dims, *start.dims})
-    return _expanded(a, dims), _expanded(b, dims), _expanded(start, [d for d in dims if d != dim])
-
-
-def _expanded(x: Node, dims: list[str]) -> Node:
-    missing = tuple(d for d in dims if d not in x.dims)
-    return node("expand", x, over=missing) if missing else x
+    dims = tuple(sorted({*a.dims, *b.dims, *start.dims}))
+    return expanded(a, dims), expanded(b, dims), expanded(start, tuple(d for d in dims if d != dim))
 
 
 def sum_blocks(x: Node) -> Node:

@@ -16,10 +16,10 @@ from itertools import combinations
 from math import isnan
 
 from seqc.analysis.normal_forms import LIMIT, Linear, bare, complement, factors, linear
-from seqc.analysis.norms import Facts, divisor_norm, is_normaliser, magnitude, norm_over, regrouped, root
+from seqc.analysis.norms import Facts, divisor_norm, is_normaliser, norm_over, regrouped, root
 from seqc.analysis.running_maximum import below
 from seqc.ir.graph import Dims, Node
-from seqc.ir.intervals import ANY, INF, SIGNED_UNIT, UNIT, Interval
+from seqc.ir.intervals import ANY, INF, SIGNED_UNIT, UNIT, Interval, magnitude
 
 SILU_LOW = -0.2784645427610738  # min of x sigmoid(x)
 

@@ -83,10 +83,14 @@ def compose(plan: Plan, made: Made) -> Kernels:
     """The kernels of the plan's program."""
     first = plan.stages[0]
     if first.inner is not None and len(plan.stages) == 1:
-        return AROUND[first.walk](first, compose(first.inner, made), made.suffix).kernels()
+        return _around(first, first.inner, made)
     if len(plan.stages) == 1 and first.name in made.kernels:
         return made.kernels[first.name]
     return _Chain(plan, made).kernels()
+
+
+def _around(stage: Stage, inner: Plan, made: Made) -> Kernels:
+    return AROUND[stage.walk](stage, compose(inner, made), made.suffix).kernels()
 
 
 def _ends(program: Program) -> list[str]:
@@ -99,14 +103,14 @@ class _Chain:
     def __init__(self, plan: Plan, made: Made) -> None:
         self.program, self.stages, self.suffix = plan.program, plan.stages, made.suffix
         self.kernel = {stage.name: made.kernels[stage.name] for stage in plan.stages if stage.name in made.kernels}
-        inner = {s: compose(s.inner, made) for s in plan.stages if s.inner}
-        self.kernel |= {s.name: AROUND[s.walk](s, kernels, made.suffix).kernels() for s, kernels in inner.items()}
+        self.kernel |= {s.name: _around(s, s.inner, made) for s in plan.stages if s.inner}
         self.cores = [stage for stage in plan.stages if stage.name in self.kernel]
         self.torch = [s for s in plan.stages if s.walk in ("all", "steps") and s.name not in self.kernel]
         self.table = argument_table(plan.program)
         self.arguments = [emitted_name(a) for a in self.table]
         self.stored = made.suffix == "triton"
-        self.packs = all(k.packs for k in self.kernel.values()) and all(map(_apart, self.torch))
+        whole = any(s.program.states or any(d.per_batch for d in s.program.params.values()) for s in self.torch)
+        self.packs = all(k.packs for k in self.kernel.values()) and not whole
         self.keywords = ["cu_seqlens=cu_seqlens", "reverse=reverse"] if self.packs else []
         gates = {x for stage in self.cores for x in gate_inputs(plan.program, stage.program)}
         real = [a for a in self.table if not a.whole]
@@ -382,11 +386,6 @@ def _place(part: Program, value: str) -> str:
     n = part.outputs[value]
     told = n.op == "as_real" and n.args[0].op == "leaf" and not n.args[0].number("offset")
     return n.args[0].text("name") if told else ""
-
-
-def _apart(stage: Stage) -> bool:
-    """Whether a stage needs to know of a sequence no more than which steps are its own."""
-    return not stage.program.states and not any(d.per_batch for d in stage.program.params.values())
 
 
 def _shifts(part: Program) -> bool:

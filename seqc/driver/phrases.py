@@ -12,9 +12,9 @@ def microseconds(nanoseconds: int) -> str:
     return f"{nanoseconds / 1000:.0f}" if nanoseconds >= 10_000 else f"{nanoseconds / 1000:.1f}"
 
 
-def wrapped(text: str, indent: int) -> list[str]:
+def wrapped(text: str, indent: int, width: int = WIDTH) -> list[str]:
     """Lines of text, those after the first further in."""
-    return textwrap.wrap(text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 4))
+    return textwrap.wrap(text, width, initial_indent=" " * indent, subsequent_indent=" " * (indent + 4))
 
 
 def amount(n: int) -> str:

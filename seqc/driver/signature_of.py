@@ -15,6 +15,7 @@ from seqc.analysis.noise import CLOCK, HIGH, LOW
 from seqc.analysis.units import units
 from seqc.analysis.unread import read_later
 from seqc.diagnostics import Unsupported
+from seqc.driver.phrases import wrapped
 from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, safe_name
 from seqc.emit.expressions import ATOM, Text, aligned, filled, number
 from seqc.emit.names import dim_name, module_name
@@ -260,23 +261,19 @@ def documentation(program: Program, plan: Plan, blocks: Mapping[str, Block]) -> 
     lines += [f"    {line}".rstrip() for line in statements(program)]
     lines += ["", "How it is computed:", ""]
     if program.direction == "both":
-        lines += _wrapped("both runs, from the first step on and from the last step back, alike: this is of each", 4)
+        lines += wrapped("both runs, from the first step on and from the last step back, alike: this is of each", 4, WIDTH)
     for reason in blocks["torch"].reasons:
         if reason.topic in ("class", "eigenvalues"):
-            lines += _wrapped(f"{reason.subject}: {reason.text}", 4)
+            lines += wrapped(f"{reason.subject}: {reason.text}", 4, WIDTH)
     moved = [r for r in plan.told if r.topic == "parallel" and not r.text.startswith("inside")]
     if moved:
         lines.append("    for all steps at once, in plain torch:")
-        lines += [line for r in moved for line in _wrapped(f"{r.subject}: {r.text}", 8)]
+        lines += [line for r in moved for line in wrapped(f"{r.subject}: {r.text}", 8, WIDTH)]
     for part, block in blocks.items():
         planned = [f"{r.subject}: {r.text}" for r in block.reasons if r.topic in ("form", "numerics")]
-        lines += [f"    in {TITLES[part]}:", *(line for text in planned for line in _wrapped(text, 8))]
+        lines += [f"    in {TITLES[part]}:", *(line for text in planned for line in wrapped(text, 8, WIDTH))]
     layout = "Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own."
     return [*lines, "", layout]
-
-
-def _wrapped(text: str, indent: int) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 4))
 
 
 def statements(program: Program) -> list[str]:

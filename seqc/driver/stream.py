@@ -147,7 +147,8 @@ class Stream:
         if any(tuple(x.shape[:2]) != steps for x in given.values()):
             shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in given.items())
             raise ValueError(f"{self._name}: a portion has one batch and one number of steps: {shapes}")
-        rows = {**given, safe_name(INSIDE): first.new_ones(steps, dtype=_real(given))}
+        real = next((x.dtype for x in given.values() if x.is_floating_point()), torch.float32)
+        rows = {**given, safe_name(INSIDE): first.new_ones(steps, dtype=real)}
         wanted = dict.fromkeys(source for source, _ in self._own.reads.values())
         kept = self._kept or {x: rows[x].new_zeros(steps[0], self._own.back(x), *rows[x].shape[2:]) for x in wanted}
         for x in wanted:
@@ -178,7 +179,3 @@ class Stream:
         self._next += steps
         self._kept = {x: rows[:, steps:] for x, rows in self._kept.items()}
         return result
-
-
-def _real(given: Mapping[str, Tensor]) -> torch.dtype:
-    return next((x.dtype for x in given.values() if x.is_floating_point()), torch.float32)

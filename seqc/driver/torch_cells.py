@@ -46,16 +46,10 @@ def _gru(ih: Sequence[Array], hh: Sequence[Array], h: Array, c: Array) -> tuple[
     return (1 - z) * np.tanh(ih[2] + r * hh[2]) + z * h, c
 
 
-def _rnn(ih: Sequence[Array], hh: Sequence[Array], h: Array, c: Array) -> tuple[Array, Array]:
-    return np.tanh(ih[0] + hh[0]), c
-
-
-def _relu_rnn(ih: Sequence[Array], hh: Sequence[Array], h: Array, c: Array) -> tuple[Array, Array]:
-    return np.maximum(ih[0] + hh[0], 0), c
-
-
 CELLS: tuple[tuple[str, str, int, int, Cell], ...] = (
-    ("LSTM", "", 4, 2, _lstm), ("GRU", "", 3, 1, _gru), ("RNN", "tanh", 1, 1, _rnn), ("RNN", "relu", 1, 1, _relu_rnn),
+    ("LSTM", "", 4, 2, _lstm), ("GRU", "", 3, 1, _gru),
+    ("RNN", "tanh", 1, 1, lambda ih, hh, h, c: (np.tanh(ih[0] + hh[0]), c)),
+    ("RNN", "relu", 1, 1, lambda ih, hh, h, c: (np.maximum(ih[0] + hh[0], 0), c)),
 )  # class, nonlinearity, gates, states, equations
 
 

@@ -13,7 +13,7 @@ from seqc.emit.packs import bounds_text, sequences_text
 from seqc.emit.places import bound, leaving_places, places_text
 from seqc.emit.register import register_text
 from seqc.emit.signature import Kernels, Signature
-from seqc.emit.sizes import clock, dims, layout_text, layouts, main_input, sizes_text, tellers
+from seqc.emit.sizes import clock, dims, extent, layout_text, layouts, main_input, sizes_text, tellers
 from seqc.emit.step import step_operator
 from seqc.emit.text import group, lay, returned
 from seqc.emit.transforms import transforms_text
@@ -68,7 +68,7 @@ def _choice_text(sig: Signature) -> str:
     if sig.triton:
         test = 'x.device.type == "cuda"' + ("" if sig.triton.float64 else " and x.dtype != torch.float64")
         if sig.triton.limited:
-            test += f" and _ready_triton({', '.join(['x', *(_size(sig, d) for d in sig.triton.limited)])})"
+            test += f" and _ready_triton({', '.join(['x', *(extent(sig, d, 'x') for d in sig.triton.limited)])})"
         lines += [f"    if {test}:", "        return _TRITON"]
     if sig.cpu:
         lines += ['    if x.device.type == "cpu" and _ready_cpu(*tensors):', "        return _CPU"]
@@ -90,15 +90,6 @@ def _choice_text(sig: Signature) -> str:
 def form_alone(sig: Signature) -> str:
     """What chooses the form where no gradient follows."""
     return "_form_alone" if sig.triton and sig.triton.limited else "_form"
-
-
-def _size(sig: Signature, dim: str) -> str:
-    """The size of a dim, from the first argument that has it, with a time axis or without."""
-    for at, axes in enumerate(layouts(sig).values()):
-        if dim in axes:
-            x = "x" if at == sig.arguments.index(main_input(sig)) else f"tensors[{at}]"
-            return f"{x}.shape[{axes.index(dim) - len(axes)}]"
-    return str(next(d.default for d in sig.dims if d.name == dim))
 
 
 def _tellers(sig: Signature) -> str:

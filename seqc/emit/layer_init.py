@@ -60,7 +60,7 @@ def constructor(plan: LayerPlan) -> str:
     else:
         lines += ["        if conv > 0:", f'            raise ValueError("{sig.spec} has no input for a convolution: conv=0")']
     outputs = read_outputs(plan)
-    total = " + ".join(_width(o.dims) for o in outputs)
+    total = " + ".join(" * ".join(extents(o.dims)) or "1" for o in outputs)
     lines.append(f"        width = {total}")
     for o in outputs:
         if o.dims:
@@ -75,10 +75,6 @@ def constructor(plan: LayerPlan) -> str:
         "        self.dropout = torch.nn.Dropout(dropout)",
     ]
     return "\n".join(lines)
-
-
-def _width(dims: tuple[str, ...]) -> str:
-    return " * ".join(extents(dims)) or "1"
 
 
 def _biases(plan: LayerPlan) -> list[str]:

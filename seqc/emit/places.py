@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from seqc.emit.names import dim_name
 from seqc.emit.signature import Signature
-from seqc.emit.sizes import clock, layouts, main_input
+from seqc.emit.sizes import clock, extent, main_input
 from seqc.emit.text import group
 
 
@@ -38,16 +38,8 @@ def places_text(sig: Signature) -> str:
     places = {x.name: dim_name(x.places) for x in sig.inputs if x.places}
     if not places:
         return ""
-    rows = [f'("{name}", tensors[{sig.arguments.index(name)}], "{dim}", {_extent(sig, dim)})' for name, dim in places.items()]
+    rows = [f'("{name}", tensors[{sig.arguments.index(name)}], "{dim}", {extent(sig, dim)})' for name, dim in places.items()]
     return _PLACES.format(spec=sig.spec, rows=group(rows)).strip()
-
-
-def _extent(sig: Signature, dim: str) -> str:
-    """The size of a dim, from the first argument that has it."""
-    for at, axes in enumerate(layouts(sig).values()):
-        if dim in axes:
-            return f"tensors[{at}].shape[{axes.index(dim) - len(axes)}]"
-    return str(next(d.default for d in sig.dims if d.name == dim))
 
 
 _PLACES = '''

@@ -42,6 +42,16 @@ def clock(sig: Signature) -> str:
     return main if main in {x.name for x in sig.inputs} else sig.inputs[0].name
 
 
+def extent(sig: Signature, dim: str, main: str = "") -> str:
+    """The size of a dim, from the first of `tensors` that has it, with a time axis or without. main: what the tensor that tells
+    dtype and device is called, where it has a name."""
+    for at, (name, axes) in enumerate(layouts(sig).items()):
+        if dim in axes:
+            x = main if main and name == main_input(sig) else f"tensors[{at}]"
+            return f"{x}.shape[{axes.index(dim) - len(axes)}]"
+    return str(next(d.default for d in sig.dims if d.name == dim))
+
+
 def check(sig: Signature) -> None:
     """Raise Unsupported where no file can be written for this signature, with every reason."""
     found = []

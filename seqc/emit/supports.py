@@ -11,7 +11,6 @@ import textwrap
 
 from seqc.emit.signature import Param, Signature
 from seqc.emit.text import docstring
-from seqc.ir.support import Rule
 
 WIDTH = 112
 _TESTS = {
@@ -78,7 +77,7 @@ def _function(p: Param) -> str:
             tests.append("edges.view(rows, columns)")
             edges += 1
         else:
-            tests.append(_test(rule))
+            tests.append(_TESTS[rule.kind].format(rule.size))
     kept = " & ".join(f"({test})" if len(tests) > 1 and "." not in test.split("(")[0] else test for test in tests)
     lines.append(f"    kept = {kept}")
     kept = "kept"
@@ -92,10 +91,6 @@ def _function(p: Param) -> str:
     if rank > 2 or p.per_batch:
         kept = f"{kept}.expand({shape})"
     return "\n".join([*lines, f"    return {kept}"])
-
-
-def _test(rule: Rule) -> str:
-    return _TESTS[rule.kind].format(rule.size)
 
 
 def made_masks(sig: Signature) -> list[str]:

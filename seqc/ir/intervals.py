@@ -33,7 +33,7 @@ class Interval:
         return self + -other
 
     def __mul__(self, other: Interval) -> Interval:
-        corners = [_product(a, b) for a in (self.lo, self.hi) for b in (other.lo, other.hi)]
+        corners = [magnitude(a, b) for a in (self.lo, self.hi) for b in (other.lo, other.hi)]
         return Interval(min(corners), max(corners))
 
     def inverse(self) -> Interval:
@@ -83,7 +83,8 @@ def _sum(a: float, b: float, if_opposite: float) -> float:
     return if_opposite if math.isinf(a) and math.isinf(b) and a != b else a + b
 
 
-def _product(a: float, b: float) -> float:
+def magnitude(a: float, b: float) -> float:
+    """The product of two bounds; zero wins over infinity."""
     return 0.0 if a == 0 or b == 0 else a * b
 
 

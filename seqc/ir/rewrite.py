@@ -106,7 +106,7 @@ def rewrite(outputs: Mapping[str, Node], rules: Iterable[Rule]) -> tuple[dict[st
         if all(new is old for old, new in done.items()):
             return now, image
         now = {name: done[n] for name, n in now.items()}
-        image = {old: _follow(new, done) for old, new in image.items()}
+        image = {old: done.get(new, new) for old, new in image.items()}  # what is no longer used stays as it is
     raise SeqcBug("rewrite", f"the rules do not come to rest after {PASSES} sweeps")
 
 
@@ -128,8 +128,3 @@ def _at(n: Node, starting: Mapping[str, list[Rule]], settled: set[Node]) -> Node
             settled.add(n)
             return n
     raise SeqcBug("rewrite", f"the rules do not come to rest at {n!r}")
-
-
-def _follow(n: Node, done: Mapping[Node, Node]) -> Node:
-    """What n has become; a node that is no longer used is rebuilt from nothing and stays as it is."""
-    return done.get(n, n)
