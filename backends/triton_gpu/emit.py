@@ -14,7 +14,7 @@ from seqc.backends.triton_gpu.device import HELPERS, helper_texts
 from seqc.backends.triton_gpu.device_more import MORE
 from seqc.backends.triton_gpu.device_sequences import SEQUENCES
 from seqc.backends.triton_gpu.device_team import TEAM
-from seqc.backends.triton_gpu.extents import Tiles
+from seqc.backends.triton_gpu.extents import EXTENTS, Tiles
 from seqc.backends.triton_gpu.gradient_sums import OF_EACH
 from seqc.backends.triton_gpu.launch_team import WARPS, TeamLauncher, team_text
 from seqc.backends.triton_gpu.launcher import STATE_TYPE, SUPPORT, Launcher
@@ -25,7 +25,7 @@ from seqc.backends.triton_gpu.print_team import print_team
 from seqc.backends.triton_gpu.schedule import Schedule, schedule
 from seqc.backends.triton_gpu.team import UNITS
 from seqc.backends.triton_gpu.tuning.pace import Pacing
-from seqc.backends.triton_gpu.tuning.room import open_dims, room_text
+from seqc.backends.triton_gpu.tuning.room import device_text, open_dims, room_text
 from seqc.backends.triton_gpu.tuning.summary import summarize, summarize_team
 from seqc.emit.names import safe_name
 from seqc.emit.packs import shifted_text
@@ -67,12 +67,14 @@ def triton_kernels(
         functions.insert(0, launcher.steps(pacing.few))
     every = [*printed.values(), *team.values()]
     kernels = list(dict.fromkeys([*(text for p in every for text in p.functions.values()), *(p.text for p in every)]))
-    support = [SUPPORT, *([pacing.text(plan.ways)] if plan.phases else [])]
-    support += [shifted_text("_add_shifted")] if any("_add_shifted(" in text for text in functions) else []
-    support += [WARPS_TEXT] if any("_warps(" in text for text in functions) else []
-    support += [STATE_TYPE] if any("_state_type(" in text for text in functions) else []
-    support += [OF_EACH] if any("_of_each(" in text for text in functions) else []
+    several = any(len(ways) > 1 for ways in plan.ways.values())
+    support = [pacing.text(plan.ways)] if several else []
+    helpers = {"_add_shifted(": shifted_text("_add_shifted"), "_warps(": WARPS_TEXT, "_state_type(": STATE_TYPE,
+               "_of_each(": OF_EACH, "_way(": pacing.function}
+    runtime = [*device_texts("\n".join(kernels)), SUPPORT, EXTENTS]
+    runtime += [text for call, text in helpers.items() if any(call in one for one in functions)]
     if open_:
+        runtime.append(device_text())
         blocks = {name: one.blocks for name, one in chosen.items()}
         whole = {d: [k for name, k in printed.items() if d in plan.of(name).roles.whole and d in dict(k.tiles)] for d in open_}
         lengths = {d: launcher.length_of_tile(d, whole[d] or printed.values()) for d in open_}
@@ -80,10 +82,9 @@ def triton_kernels(
         names = launcher.dims, launcher.blocks, lengths
         support.append(room_text(block.program.name, summaries, blocks, open_, *names, infer))
         support += [team_text(launcher)] if isinstance(launcher, TeamLauncher) else []
-    texts = [*device_texts("\n".join(kernels)), *kernels, *support, *functions]
-    text = "\n\n\n".join(t.strip() for t in texts) + "\n"
-    limited = tuple(safe_name(d) for d in open_)
-    return Kernels(text, saved=launcher.saved(), infer=True, packs=True, limited=limited)
+    text = "\n\n\n".join(t.strip() for t in (*kernels, *support, *functions)) + "\n"
+    limited, common = tuple(safe_name(d) for d in open_), tuple(t.strip() for t in runtime)
+    return Kernels(text, saved=launcher.saved(), infer=True, packs=True, limited=limited, runtime=common)
 
 
 def print_all(plan: Schedule, known: Callable[[str], Printed | None] = lambda name: None) -> dict[str, Printed]:

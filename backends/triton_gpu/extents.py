@@ -24,6 +24,19 @@ from seqc.ir.keys import slope_of
 from seqc.ir.program import HANDED
 
 TAB = "    "
+EXTENTS = '''
+def _extents(B, T, rows, cu_seqlens):
+    """(sequences, blocks of one, entries for all blocks, what makes an array with an entry per step, bounds) of a call.
+
+    rows: of a block. A pack is cu_seqlens.shape[0] - 1 sequences in one row of T steps, of lengths that the host does not know:
+    blocks are those of a mean one, entries a bound, and zeros stand where no sequence has any.
+    """
+    if cu_seqlens is None:
+        NT = -(-T // rows)
+        return B, NT, B * NT, torch.empty, None
+    B = cu_seqlens.shape[0] - 1
+    return B, -(-T // (rows * max(B, 1))), T // rows + B, torch.zeros, cu_seqlens.contiguous()
+'''
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ class Extents:
         self.taken = {safe_name(a) for a in self.arguments} | {"B", "T", "NT", "N_BLOCKS", "torch", "math", "tl", "x"}
         self.taken |= {f"d_{safe_name(a)}" for a in self.arguments} | {"empty", "cu_seqlens", "reverse", "STEP", "N_STEPS"}
         self.taken |= {"N_SPANS", "way", "io", "kept", "kernel", "key", "loads", "most", "need", "room", "stays"}  # of `room`
-        self.taken |= {"needs"}
+        self.taken |= {"needs", "_"}
         self.save = self.fresh("save")  # the switch that says whether a gradient follows
         self.dims = {BATCH: "B", **{d: self.fresh(safe_name(d)) for d in program.dims}}
         ranks = dict.fromkeys(base(d) for d in self.roles.order if is_rank(d))
@@ -84,12 +97,10 @@ class Extents:
 
     # ---- shapes ----
 
-    def unpack(self, kernels: Sequence[Printed], saves: bool, rows: int) -> list[str]:
+    def unpack(self, kernels: Sequence[Printed], saves: bool, rows: int, chooses: bool = False) -> list[str]:
         """`B, T, H, K = q.shape`, and so on until every dim has its size; then what a pack and a direction change.
 
-        saves: whether the function allocates what has an entry per block; rows: of a block. With kernels of all blocks NT is
-        the number of blocks of a sequence, by which `_in_phases` decides; of a pack, whose lengths the host does not know, that
-        of a sequence of mean length.
+        saves: whether the function allocates what has an entry per block; rows: of a block; chooses: whether it asks `_way`.
         """
         known: set[str] = set()
         lines = []
@@ -111,21 +122,15 @@ class Extents:
                 lines.append(f"{self.dims[d]} = {dim.default}")
         saves = saves and rows > 1 and any(a.role == "saved" for k in kernels for a in k.arrays)
         apart = any(k.kernel.block_in_grid for k in kernels)
-        ways = rows > 1 and len(kernels) > 1  # the choice among them asks how many blocks there are
-        lines += [f"NT = (T + {rows - 1}) // {rows}"] if saves or apart or ways else []
-        lines += ["N_BLOCKS = B * NT"] if saves or apart else []
         if any("N_STEPS" in k.runtime for k in kernels):
             lines.append("N_STEPS = B * T")
         spans = self.schedule.spans if any(SPANS in a.axes for k in kernels for a in k.arrays) else 1
-        lines += [f"N_SPANS = B * -(-NT // {spans})"] if spans > 1 else []
-        gaps = any(by_block(a) or by_step(a) for k in kernels for a in k.arrays)
-        lines += ["empty = torch.empty"] if gaps else []
-        lines += ["if cu_seqlens is not None:  # B sequences in one row of T steps", f"{TAB}B = cu_seqlens.shape[0] - 1"]
-        lines += [f"{TAB}NT = -(-T // ({rows} * max(B, 1)))  # of a sequence of mean length"] if apart or ways else []
-        lines += [f"{TAB}N_BLOCKS = T // {rows} + B"] if saves or apart else []
-        lines += [f"{TAB}N_SPANS = T // {rows * spans} + B"] if spans > 1 else []
-        lines += [f"{TAB}empty = torch.zeros  # some entries belong to no sequence"] if gaps else []
-        lines.append(f"{TAB}cu_seqlens = cu_seqlens.contiguous()")
+        lines += [f"N_SPANS = _extents(B, T, {rows * spans}, cu_seqlens)[2]"] if spans > 1 else []
+        blocks = ", ".join([
+            "NT" if chooses else "_", "N_BLOCKS" if saves or apart else "_",
+            "empty" if any(by_block(a) or by_step(a) for k in kernels for a in k.arrays) else "_",
+        ])
+        lines.append(f"B, {blocks}, cu_seqlens = _extents(B, T, {rows}, cu_seqlens)")
         backwards = self.program.direction == "backward"
         lines.append(f"STEP = {'1 if reverse else -1' if backwards else '-1 if reverse else 1'}")
         return lines

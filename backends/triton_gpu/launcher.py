@@ -130,7 +130,7 @@ class Launcher(GradientSums):
                 f"{self.either(_quoted_name, one)}: {self.programs(one, whole, group)}" for group in groups for one in group]
             flat = f"{{{', '.join(counts)}}},"
             lines += [flat] if len(flat) <= 108 else ["{", *(TAB + line for line in _fill(counts, 104)), "},"]
-        return ["way = _way(", f"{TAB}{self.any}, NT,", *(TAB + line for line in lines), ")"]
+        return ["way = _way(", f"{TAB}_PACE, {self.any}, NT,", *(TAB + line for line in lines), ")"]
 
     def by_way(self, what: str, there: Sequence[str]) -> list[str]:
         """What "forward", "infer" or "backward" stands for, in the way that takes least time. there: arrays that exist."""
@@ -197,7 +197,8 @@ class Launcher(GradientSums):
         every = self.kernels_of(what)
         names = [self.local(x) for x in (*results, *saved)]
         lines = self.taken_one_by_one(arguments) if self.schedule.single is not None and not save else []
-        lines += [*self.unpack(every, True, self.rows_per_block()), *self.types(), *self.sizes_before(self.ways(what)[0][0][0])]
+        lines += [*self.unpack(every, True, self.rows_per_block(), len(self.ways(what)) > 1), *self.types()]
+        lines += self.sizes_before(self.ways(what)[0][0][0])
         arrays = {a.name: a for k in every for a in k.arrays}
         made = [a for a in arrays.values() if a.role in ("output", "final")]
         for a in arrays.values():
@@ -254,7 +255,8 @@ class Launcher(GradientSums):
         given += [f"d_{s}_T" for s in program.states]
         every = self.kernels_of("backward")
         whole = self.ways("backward")[0][0][0]
-        lines = [*self.unpack(every, False, self.rows_per_block()), *self.types(), *self.sizes_before(whole)]
+        lines = [*self.unpack(every, False, self.rows_per_block(), len(self.ways("backward")) > 1), *self.types()]
+        lines += self.sizes_before(whole)
         lines += self.by_way("backward", given)
         moved = [a for a in self.table if a.gradient]
         apart = {a.name for a in moved if a.of in self.schedule.outer}

@@ -16,7 +16,7 @@ from seqc.emit.boundary import DIGEST, forms_text, operators_text
 from seqc.emit.call import along_text, cast_text, function_text, keys_text, result_text, step_text, written_text
 from seqc.emit.elastic import dims_text, elastic
 from seqc.emit.generate import generate_text
-from seqc.emit.late_import import triton_text
+from seqc.emit.late_import import loader, marked, triton_text
 from seqc.emit.module import module_text
 from seqc.emit.pruning import pruned, pruning_text
 from seqc.emit.shrinking import shrinking_text
@@ -31,9 +31,11 @@ def emit(sig: Signature) -> str:
     """The file. Raises Unsupported where two names meet, or a dim's size could not be known."""
     check(sig)
     triton = triton_text(sig.triton.text) if sig.triton else ""
-    kernels = [triton, *(part.alone for part in sig.backends.values())]
-    common = tuple(dict.fromkeys(x for part in (sig.torch, sig.triton) if part for x in part.runtime))
-    native = [x for x in sig.cpu.runtime if x not in common] if sig.cpu else []
+    shared = loader(triton) if triton else ""
+    kernels = [triton, shared, *(part.alone for part in sig.backends.values())]
+    common = tuple(dict.fromkeys(sig.torch.runtime))
+    gpu = [marked(x) for x in sig.triton.runtime if x not in common] if sig.triton else []
+    native = [x for x in sig.cpu.runtime if x not in (*common, *gpu)] if sig.cpu else []
     head = [f"# {sig.header}"] if sig.header else []
     imports = [
         "from __future__ import annotations",
@@ -78,6 +80,7 @@ def emit(sig: Signature) -> str:
         dims_text(sig) if pruned(sig) or elastic(sig) else "",
         shrinking_text(sig),
         *common,
+        section("what kernels in Triton share: the same in every file", join(shared, *gpu)) if triton else "",
         section("the choice of a form", forms_text(sig)),
         section("the torch operators", operators_text(sig)),
         section("building and loading native code: the same in every file", join(*native)) if native else "",

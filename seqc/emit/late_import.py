@@ -1,12 +1,12 @@
 """The Triton part of an emitted file. In: top-level definitions whose kernels are marked `@triton.jit`. Out: the same
-text with a mark that waits: Triton is imported, and sees the kernels, when the first CUDA tensor arrives.
+text with a mark that waits: Triton is imported (`loader`), and sees the kernels, when the first CUDA tensor arrives.
 """
 
 from __future__ import annotations
 
 import re
 
-_LOADER = '''
+_MARK = '''
 triton = tl = None  # imported by _load_triton
 _KERNELS = []
 
@@ -17,8 +17,8 @@ def _jit(function=None, **options):
         return lambda function: _jit(function, **options)
     _KERNELS.append((function, options))
     return function
-
-
+'''
+_LOADER = '''
 def _load_triton():
     """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
     global triton, tl
@@ -43,7 +43,15 @@ _HOPPER = '''
 
 
 def triton_text(text: str) -> str:
-    """The loader, then the kernels and their launchers."""
-    waiting = re.sub(r"^@triton\.jit\b", "@_jit", text.strip(), flags=re.MULTILINE)
-    warning = _HOPPER.rstrip() if "tl.dot(tl.trans(" in text else ""
-    return f"{_LOADER.strip()}{warning}\n\n\n{waiting}"
+    """The mark, then the kernels and their launchers."""
+    return f"{_MARK.strip()}\n\n\n{marked(text)}"
+
+
+def loader(text: str) -> str:
+    """What imports Triton. text: the kernels."""
+    return f"{_LOADER.strip()}{_HOPPER.rstrip() if 'tl.dot(tl.trans(' in text else ''}"
+
+
+def marked(text: str) -> str:
+    """Definitions whose kernels wait."""
+    return re.sub(r"^@triton\.jit\b", "@_jit", text.strip(), flags=re.MULTILINE)

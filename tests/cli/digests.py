@@ -58,7 +58,7 @@ def text(spec: str, backend: str) -> str:
     if backend == "triton":
         from seqc.backends.triton_gpu.emit import triton_kernels
 
-        return triton_kernels(lower(for_kernels(load(SPECS[spec])), rows=ROWS)).text
+        return triton_kernels(lower(for_kernels(load(SPECS[spec])), rows=ROWS)).alone
     return compile_spec(SPECS[spec], Options("torch")).text
 
 

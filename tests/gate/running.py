@@ -57,7 +57,7 @@ def _cpu(block: Block) -> str:
 def _triton(block: Block) -> str:
     from seqc.backends.triton_gpu.emit import triton_kernels
 
-    return triton_kernels(block).text
+    return triton_kernels(block).alone
 
 
 PRINTERS: dict[str, Callable[[Block], str]] = {"torch": _torch, "cpu": _cpu, "triton": _triton}  # the text of a backend

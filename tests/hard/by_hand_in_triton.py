@@ -38,7 +38,7 @@ def main() -> None:
         steps = next(x.shape[:2] for x in want.values() if x.dim() > 1)
         taken = [given[emitted_name(a)].detach().float() if a.of != "steps.inside" else torch.ones(steps) for a in table]
         with tempfile.TemporaryDirectory() as folder:
-            made = functions(triton_kernels(block).text, Path(folder), f"case_{number}")
+            made = functions(triton_kernels(block).alone, Path(folder), f"case_{number}")
             names = [*block.program.outputs, *(f"{safe_name(s)}_T" for s in block.program.states)]
             results = made["_forward_triton"](*(x.contiguous() for x in taken))
             got = dict(zip(names, results, strict=False))

@@ -31,7 +31,7 @@ def main() -> None:
         assert loop is not None
         core = chosen_rows(split_parallel(loop.program).core)
         with tempfile.TemporaryDirectory() as folder:
-            made = functions(triton_kernels(lower(core)).text, Path(folder), f"loop_{number}")
+            made = functions(triton_kernels(lower(core)).alone, Path(folder), f"loop_{number}")
         case = draw(core, 5)
         try:
             compare(case, made["_forward_triton"], made["_backward_triton"], 2e-5, torch.float32)

@@ -27,7 +27,7 @@ def main() -> None:
     for form, (text, rows) in FORMS.items():
         program = load(text)
         with tempfile.TemporaryDirectory() as folder:
-            made = functions(triton_kernels(lower(program, form, rows)).text, Path(folder), f"noise_{form}")
+            made = functions(triton_kernels(lower(program, form, rows)).alone, Path(folder), f"noise_{form}")
         wrong = ""
         for lengths in (None, (3, 0, 17 if rows else 4)):
             case = draw(program, sum(lengths) if lengths else 18 if rows else 4, lengths=lengths)

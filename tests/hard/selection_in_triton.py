@@ -29,7 +29,7 @@ def main() -> None:
         program = load(MASKED if kind == "mask" else RESET, name)[0]
         block = lower(program, form, None if form == "step" else ROWS)
         with tempfile.TemporaryDirectory() as folder:
-            made = functions(triton_kernels(block).text, Path(folder), f"case_{number}")
+            made = functions(triton_kernels(block).alone, Path(folder), f"case_{number}")
             both = made["_forward_triton"], made["_backward_triton"]
             print(judged(kind, name, both, torch.float32, 2e-5), flush=True)
 

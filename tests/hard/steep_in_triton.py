@@ -28,7 +28,7 @@ def main() -> None:
     program = elaborate.load(Path(sys.argv[1]))
     block = lower(program, sys.argv[2], 16)
     with tempfile.TemporaryDirectory() as folder:
-        made = functions(triton_kernels(block).text, Path(folder), "steep")
+        made = functions(triton_kernels(block).alone, Path(folder), "steep")
         case = drawn(program, 20, -10.0)
         found = errors(case, made["_forward_triton"], made["_backward_triton"], torch.float32)
     print(json.dumps(found))

@@ -59,7 +59,7 @@ def main() -> None:
         for number, line in enumerate(sys.stdin):
             told = json.loads(line)
             program = forms.for_kernels(one_run(load(Path(told["path"]))))
-            text = triton_kernels(lower(program, "chunkwise", told["rows"])).text
+            text = triton_kernels(lower(program, "chunkwise", told["rows"])).alone
             made = functions(text, Path(folder), f"half_{number}")
             made["_pad"].__globals__["_way"] = lambda x, blocks, *ways: len(ways) - 1
             sizes = {d: 1 if d == "H" else 16 for d in program.dims}

@@ -89,7 +89,7 @@ def main() -> None:
             program = fix_dims(forms.for_kernels(one_run(load(Path(case["path"])))), case.get("dims", {}))
             try:
                 block = lower(program, case["form"], case["rows"])
-                text = triton_kernels(block).text
+                text = triton_kernels(block).alone
                 made = functions(text, Path(folder), f"case_{number}")
                 if case.get("team"):
                     made["_pad"].__globals__["_alone_triton"] = lambda *_: False

@@ -33,7 +33,7 @@ def main(path: str) -> None:
     drawn = draw(program, 4, SIZES)
     given = [x.contiguous() for x in tensors(drawn, torch.float32)]
     with tempfile.TemporaryDirectory() as folder:
-        made = functions(triton_kernels(lower(program, "step", None)).text, Path(folder), "team")
+        made = functions(triton_kernels(lower(program, "step", None)).alone, Path(folder), "team")
         space: dict[str, Any] = made["_pad"].__globals__
         space["_alone_triton"] = lambda *_: False
         found = []

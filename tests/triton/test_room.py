@@ -15,7 +15,7 @@ import torch
 
 from seqc.driver.compile import Options, compile_spec
 from seqc.driver.load_emitted import load_emitted
-from seqc.emit.late_import import triton_text
+from seqc.emit.late_import import loader, triton_text
 
 SPECS = Path(__file__).parents[2] / "specs"
 HOPPER = 227 * 1024  # bytes of shared memory that a program may have
@@ -109,7 +109,8 @@ def test_a_triton_that_miscompiles_on_hopper_is_named(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (major, 0))
     for product, found in (("tl.dot(tl.trans(b_x), b_y)", warned), ("tl.dot(b_x, b_y)", False)):
         made: dict[str, Any] = {"torch": torch, "warnings": warnings}
-        exec(triton_text(f"@triton.jit\ndef kernel():\n    pass  # {product}"), made)
+        text = triton_text(f"@triton.jit\ndef kernel():\n    pass  # {product}")
+        exec(f"{text}\n\n{loader(text)}", made)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             made["_load_triton"]()

@@ -63,7 +63,12 @@ class Pacing:
         names = dict.fromkeys(name for one in several for name in one)
         paces = {name: self.pace(name) for name in names}
         rows = [f'"{name}": ({p.resident}, {p.busy}, {p.moved}, {p.walks}, {p.launches}),' for name, p in paces.items()]
-        return _TEXT.format(words=self.words, rows="\n    ".join(rows), bandwidth=self.bandwidth, launch=LAUNCH).strip()
+        return _TEXT.format(words=self.words, rows="\n    ".join(rows)).strip()
+
+    @property
+    def function(self) -> str:
+        """What asks it."""
+        return _FUNCTION.format(bandwidth=self.bandwidth, launch=LAUNCH).strip()
 
 
 _TEXT = '''
@@ -72,9 +77,9 @@ _TEXT = '''
 _PACE = {{
     {rows}
 }}
-
-
-def _way(x, blocks, *ways):
+'''
+_FUNCTION = '''
+def _way(paces, x, blocks, *ways):
     """Which of several ways to do a call's work takes least time by the model. Each is its kernels and how many programs they
     have: of one block, where each does one."""
     if blocks <= 1 or x.device.type != "cuda":
@@ -82,7 +87,7 @@ def _way(x, blocks, *ways):
     units = torch.cuda.get_device_properties(x.device).multi_processor_count
 
     def time(name, programs):
-        resident, busy, moved, walks, launches = _PACE[name]
+        resident, busy, moved, walks, launches = paces[name]
         programs, turns = (programs, blocks) if walks else (programs * blocks, 1)
         waves = -(-programs // (resident * units))
         return {launch} * launches + max(waves * turns * busy, programs * turns * moved // {bandwidth})

@@ -57,7 +57,8 @@ def few_steps(chosen: Chosen) -> int:
     if STEPS_KERNEL not in chosen.kernels:
         return 1
     target = target_named(chosen.target)
-    steps, block = chosen.kernels[STEPS_KERNEL], _time(chosen.kernels["infer"], target, 1)
+    steps, plan = chosen.kernels[STEPS_KERNEL], chosen.plan
+    block = sum(_time(chosen.kernels[name], target, 1) for name in (*plan.before.get("infer", ()), "infer"))
     return max([1, *(t for t in range(2, chosen.block.rows + 1) if _time(steps, target, t) <= block)])
 
 

@@ -20,15 +20,15 @@ TEAM = "team_"  # of the names of kernels of which a program may take any number
 NOMINAL = "sm_90"  # whose limit counts where there is no device to ask
 IO = 2  # bytes of an element of the storage type that summaries are made for; in the text it is a variable
 
-_ROOM = '''
+_DEVICE = '''
 def _room(device):
     """Bytes of shared memory that a program may have on a device; on {machine} where there is none to ask."""
     if device.type != "cuda" or not torch.cuda.is_available():
         return {bytes}
     told = torch.cuda.get_device_properties(device)
     return getattr(told, "shared_memory_per_block_optin", told.shared_memory_per_block)
-
-
+'''
+_ROOM = '''
 def _needs_triton(io, {sizes}{batch}):
     """By kernel: bytes of shared memory for the tiles that it keeps, and for one turn's loads. io: those of an element."""
     {lengths}{stay}
@@ -97,11 +97,8 @@ def room_text(
         stays = [f"stays * {term}" for term in kept]
         needs.append(f'"{name}": ({" + ".join([*scratch, *stays]) or "0"}, {" + ".join(staged) or "0"}),')
     sizes, team = [names[d] for d in open_], [name for name in summaries if name.startswith(TEAM)]
-    machine = target_named(NOMINAL)
     return _ROOM.format(
         spec=spec,
-        machine=f"an {machine.machine}",
-        bytes=machine.shared_per_program,
         sizes=", ".join(sizes),
         given=", ".join(sizes),
         whole=", ".join(f"int({x})" for x in sizes),
@@ -115,6 +112,12 @@ def room_text(
         told=", ".join(f"{d} = {{{names[d]}}}" for d in open_),
         fixed=" ".join(f"--dim {d}={{{names[d]}}}" for d in open_),
     ).strip()
+
+
+def device_text() -> str:
+    """What the functions ask of a device."""
+    machine = target_named(NOMINAL)
+    return _DEVICE.format(machine=f"an {machine.machine}", bytes=machine.shared_per_program).strip()
 
 
 def _whole(d: str) -> str:
