@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Collection
 
 from seqc.emit import convolution
 from seqc.emit.beside import beside, with_imports
@@ -30,13 +31,10 @@ from seqc.emit.text import docstring, join, listed, section
 def emit(sig: Signature) -> str:
     """The file. Raises Unsupported where two names meet, or a dim's size could not be known."""
     check(sig)
-    triton = triton_text(sig.triton.text) if sig.triton else ""
-    shared = loader(triton) if triton else ""
-    kernels = [triton, shared, *(part.alone for part in sig.backends.values())]
     common = tuple(dict.fromkeys(sig.torch.runtime))
-    gpu = [marked(x) for x in sig.triton.runtime if x not in common] if sig.triton else []
+    triton, gpu = _in_triton(sig, common)
+    kernels = [triton, *gpu, *(part.alone for part in sig.backends.values())]
     native = [x for x in sig.cpu.runtime if x not in (*common, *gpu)] if sig.cpu else []
-    head = [f"# {sig.header}"] if sig.header else []
     imports = [
         "from __future__ import annotations",
         "",
@@ -58,7 +56,7 @@ def emit(sig: Signature) -> str:
     ]
     loop = emit(sig.loop.sig) if sig.loop else ""
     text = join(
-        "\n".join([*head, docstring([*(sig.doc or (sig.spec,)), "", *_CONTENTS]), "", *imports]),
+        "\n".join([*_head(sig), docstring([*(sig.doc or (sig.spec,)), "", *_CONTENTS]), "", *imports]),
         section("what to call", result_text(sig)),
         states_text(sig),
         function_text(sig, convolution.choice(sig)),
@@ -80,7 +78,7 @@ def emit(sig: Signature) -> str:
         dims_text(sig) if pruned(sig) or elastic(sig) else "",
         shrinking_text(sig),
         *common,
-        section("what kernels in Triton share: the same in every file", join(shared, *gpu)) if triton else "",
+        section("what kernels in Triton share: the same in every file", join(*gpu)) if gpu else "",
         section("the choice of a form", forms_text(sig)),
         section("the torch operators", operators_text(sig)),
         section("building and loading native code: the same in every file", join(*native)) if native else "",
@@ -97,6 +95,18 @@ _CONTENTS = (
     "Below are what to call, and the recurrence on each kind of device. What follows these brings a call to them: packs,",
     "dtypes, errors, autograd, torch.compile.",
 )
+
+
+def _head(sig: Signature) -> list[str]:
+    return [f"# {sig.header}"] if sig.header else []
+
+
+def _in_triton(sig: Signature, known: Collection[str]) -> tuple[str, list[str]]:
+    """(Triton's part, what it shares with those of other files). known: definitions that stand in the file anyhow."""
+    if sig.triton is None:
+        return "", []
+    text = triton_text(sig.triton.text)
+    return text, [loader(text), *(marked(x) for x in sig.triton.runtime if x not in known)]
 
 
 def _public(sig: Signature) -> list[str]:
