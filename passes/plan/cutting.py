@@ -163,8 +163,8 @@ def names_of(program: Program) -> set[str]:
 def fresh(wish: str, taken: set[str]) -> str:
     """A name that is not taken, and is from now on."""
     name, i = wish, 1
-    while name in taken:
+    while taken & {name, name.replace(".", "_")}:  # a dot is an underscore in emitted text
         i += 1
         name = f"{wish}_{i}"
-    taken.add(name)
+    taken |= {name, name.replace(".", "_")}
     return name

@@ -24,6 +24,7 @@ from seqc.driver.pipeline import Watch, blamed, check, fix_dims
 from seqc.driver.signature_of import closed_loop, signature
 from seqc.emit import Kernels, Signature, emit
 from seqc.frontend.elaborate import load
+from seqc.ir.apart import apart
 from seqc.ir.block import Block, Reason
 from seqc.ir.plan import Plan, planned
 from seqc.ir.program import Program
@@ -84,14 +85,15 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
         program, options = replace(program, wishes=replace(program.wishes, form=None, newton=True)), replace(options, form=None)
     program = saving(fix_dims(program, options.dims), options.save_states)
     program = program if options.backend == "torch" else counted(program)
-    shared, plan = planned(program, OUTSIDE), torch_plan(program, options)
+    own = apart(program)
+    shared, plan = planned(own, OUTSIDE), torch_plan(own, options)
     stages = {"torch": _lowered(plan, options, watch)}
     parts: dict[str, _Part] = {}
     missing: dict[str, str] = {}
     chosen: Mapping[str, Chosen] = {}
     for name in PARTS[options.backend]:
         try:
-            part = parts[name] = _part(name, program, options)
+            part = parts[name] = _part(name, own, options)
             stages[name] = part.blocks
             chosen = {x: core.chosen for x, core in part.cores.items() if core.chosen} or chosen
         except Unsupported as refusal:
@@ -111,7 +113,8 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
     blocks = {"torch": _told(stages["torch"], stages["torch"], plan.told), **blocks}
     if len(stages["torch"]) > 1:  # each is lowered without the claims, which are about the whole
         blocks["torch"] = replace(blocks["torch"], reasons=(*_claims(plan), *blocks["torch"].reasons))
-    sig = replace(signature(program, shared, blocks, kernels, header(program, options)), system=system(program))
+    outside = shared if own is program else planned(program, OUTSIDE)
+    sig = replace(signature(program, outside, blocks, kernels, header(program, options)), system=system(program))
     loop = None if program.loop is None else compile_program(program.loop.program, replace(options, form=None, rows=None))
     if loop is not None and program.loop is not None:
         sig = replace(sig, loop=closed_loop(program.loop, loop.signature))

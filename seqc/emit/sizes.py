@@ -66,6 +66,7 @@ def check(sig: Signature) -> None:
         refuse(f"`{sig.spec}` has no argument of real numbers", help)
     taken: list[str] = [sig.spec, f"{sig.spec}_step", sig.class_name, *sig.arguments, *dims(sig)]
     taken += ["seed"] if sig.keys else []
+    taken += [f"{s.name}_T" for s in sig.states if f"{s.name}_T" in sig.arguments]
     for name, count in Counter(taken + _defined(sig)).items():
         if count > 1:
             refuse(f"two things of the emitted file would be called `{name}`", "rename one of them in the spec")
