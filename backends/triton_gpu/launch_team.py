@@ -105,7 +105,7 @@ class TeamLauncher(Launcher):
     def joins(self) -> bool:
         return False
 
-    def sizes_before(self, whole: Printed) -> list[str]:
+    def sizes_before(self, first: Sequence[Printed]) -> list[str]:
         return []
 
     def work(self, what: str, there: Sequence[str]) -> list[str]:

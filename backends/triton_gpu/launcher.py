@@ -155,9 +155,9 @@ class Launcher(GradientSums):
         inputs = ", ".join(safe_name(x) for x in self.program.inputs) or self.any
         return [f"DOT, PRECISION = _types({inputs})"]
 
-    def sizes_before(self, whole: Printed) -> list[str]:
-        """The tile lengths of a kernel, where they stand before all else."""
-        return self.sizes([whole])
+    def sizes_before(self, first: Sequence[Printed]) -> list[str]:
+        """The tile lengths of the kernels that come first, where they stand before all else."""
+        return self.sizes(first)
 
     def work(self, what: str, there: Sequence[str]) -> list[str]:
         """The launches of the first way, before each the arrays that it leaves parts in, and behind it their sums."""
@@ -198,7 +198,7 @@ class Launcher(GradientSums):
         names = [self.local(x) for x in (*results, *saved)]
         lines = self.taken_one_by_one(arguments) if self.schedule.single is not None and not save else []
         lines += [*self.unpack(every, True, self.rows_per_block(), len(self.ways(what)) > 1), *self.types()]
-        lines += self.sizes_before(self.ways(what)[0][0][0])
+        lines += self.sizes_before(self.ways(what)[0][0])
         arrays = {a.name: a for k in every for a in k.arrays}
         made = [a for a in arrays.values() if a.role in ("output", "final")]
         for a in arrays.values():
@@ -254,9 +254,8 @@ class Launcher(GradientSums):
         given = self.saved_names() + [f"d_{o}" for o in program.outputs]
         given += [f"d_{s}_T" for s in program.states]
         every = self.kernels_of("backward")
-        whole = self.ways("backward")[0][0][0]
         lines = [*self.unpack(every, False, self.rows_per_block(), len(self.ways("backward")) > 1), *self.types()]
-        lines += self.sizes_before(whole)
+        lines += self.sizes_before(self.ways("backward")[0][0])
         lines += self.by_way("backward", given)
         moved = [a for a in self.table if a.gradient]
         apart = {a.name for a in moved if a.of in self.schedule.outer}

@@ -23,7 +23,7 @@ from seqc.emit.numbers import number_spelling
 from seqc.emit.signature import Closed
 from seqc.ir.block import Block
 from seqc.ir.both_ways import one_run, twin
-from seqc.ir.dims import TWICE, unprimed
+from seqc.ir.dims import TWICE
 from seqc.ir.graph import Node, leaves, topological
 from seqc.ir.intervals import ANY
 from seqc.ir.ops import TABLE, holds
@@ -228,9 +228,9 @@ def _initial(n: Node, args: list[Text], device: str, decl: TensorDecl) -> Text:
         case "const":
             return number(float(f"{n.attr('value')}"))
         case "size":
-            return Text(safe_name(unprimed(n.text("dim"))), scalar=True)
+            return Text(dim_name(n.text("dim")), scalar=True)
         case "index":
-            size = safe_name(unprimed(n.text("dim")))
+            size = dim_name(n.text("dim"))
             return Text(f"torch.arange({size}, dtype=torch.float64{device})", n.dims)
         case "leaf":
             return Text(safe_name(n.text("name")), n.names("shape"))
