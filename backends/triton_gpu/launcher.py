@@ -301,7 +301,7 @@ class Launcher(GradientSums):
             own = [self.allocate(replace(a, dtype="io") if a.name in lean else a) for a in fresh.values()]
             own += [line for k in group for line in self.launch(k)]
             own += [line for a in fresh.values() if (line := self.add_up(a, len(groups) > 1))]
-            asked = frozenset(x for k in group for x in self.serves(k))
+            asked = frozenset(x for k in group for x in self.serves(k) if what == "backward")  # a kernel may be of both
             if asked and asked < self.every:
                 switches = [self.switch(a.of) for a in self.table if a.of in asked]
                 own = [f"if {' or '.join(switches)}:", *(TAB + line for line in own)]
