@@ -46,7 +46,7 @@ def _warps(programs, x, most, held):
     return most if programs <= 3 * units else max(1, min(most, held // (16 * 32)))
 '''
 
-WALKS = ("forward", "infer", "backward")
+WALKS = ("forward", "infer", "backward")  # kernels that may walk step after step
 FEW = "_FEW_STEPS"
 SAVING_DOC = "Outputs, final states, and what the gradient needs."
 QUIET_DOC = "Outputs and final states."
@@ -66,6 +66,11 @@ def _types(*tensors):
     return operands, "ieee" if torch.version.hip else "tf32x3"
 
 '''
+
+
+def warps_of_call(programs: int, units: int, most: int, held: int) -> int:
+    """What `_warps` gives on a device of so many units."""
+    return most if programs <= 3 * units else max(1, min(most, held // (16 * 32)))
 
 
 class Launcher(GradientSums):

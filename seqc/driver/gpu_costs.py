@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from seqc.analysis.workload import Workload, lane
+from seqc.backends.triton_gpu.launcher import WALKS, warps_of_call
 from seqc.backends.triton_gpu.report.figures import KIND, Chosen, extents, known, tiles_of
 from seqc.backends.triton_gpu.spans import saved_bytes
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
@@ -223,6 +224,10 @@ def _priced(chosen: Chosen, name: str, shape: Shape, sizes: Mapping[str, int], t
     summary = _at_shape(one.summary, shape, sizes)
     model = KernelModel(summary, target, Workload(shape.batch, shape.steps))
     tiles, said = one.choice.tiles(name), one.verdict
+    warps = _warps(chosen, name, model, tiles)
+    if warps != tiles["warps"]:
+        tiles["warps"] = warps
+        said = next((verdict for known, verdict in one.choice.kernels[one.name].told if dict(known) == tiles), None)
     resident, spill = sharing(model, tiles, said, target)
     tiles["resident"] = max(resident.programs, 1)
     time, parts = model.time(spill)
@@ -236,7 +241,7 @@ def _priced(chosen: Chosen, name: str, shape: Shape, sizes: Mapping[str, int], t
     arithmetic = products // rate + 2 * other // target.vector_gops
     config = one.job.configuration
     lengths = [f"{n} {v}" for n, v in config.constants if n.startswith("B") and isinstance(v, int)]
-    words_ = ", ".join([*lengths, f"{config.warps} warps", f"{config.stages} stage{'s' * (config.stages > 1)}"])
+    words_ = ", ".join([*lengths, f"{warps} warp{'s' * (warps > 1)}", f"{config.stages} stage{'s' * (config.stages > 1)}"])
     took = None if said is None else model.told(said, tiles)
     nanoseconds = int(evaluate(time, tiles)) * one.factor // 100 if took is None else round(took.nanoseconds)
     called = f"{chosen.block.program.name}_{name}_kernel"
@@ -244,6 +249,17 @@ def _priced(chosen: Chosen, name: str, shape: Shape, sizes: Mapping[str, int], t
         called, words_, said, resident, told["programs"], moved, products, other, nanoseconds,
         moved // target.bytes_per_ns, arithmetic, why_spilling(chosen, name), one.afterwards, took,
     )
+
+
+def _warps(chosen: Chosen, name: str, model: KernelModel, tiles: Mapping[str, int]) -> int:
+    """The warps with which a call launches a kernel: of a walk step by step they depend on how many programs it has."""
+    summary = model.summary
+    walks = name in WALKS and chosen.block.rows == 1 and not summary.dots
+    if not walks or max((len(tile.dims) for tile in summary.carried), default=0) < 2:
+        return tiles["warps"]
+    programs = int(evaluate(model.programs(model.dims), tiles))
+    held = sum(int(evaluate(model.elements(tile.dims), tiles)) for tile in summary.carried)
+    return warps_of_call(programs, model.target.units, tiles["warps"], held)
 
 
 def _at_shape(summary: KernelSummary, shape: Shape, sizes: Mapping[str, int]) -> KernelSummary:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import inspect
 import re
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
+from seqc.backends.triton_gpu.launcher import warps_of_call
+from seqc.backends.triton_gpu.tuning.verdicts import VerdictTable
 from seqc.driver.compile import Options, compile_spec
+from seqc.driver.gpu_costs import Shape, costs
 from seqc.driver.load_emitted import load_emitted
+from seqc.frontend.elaborate import load
 
 SQUARE = """spec square
 dim N
@@ -34,10 +39,23 @@ def test_programs_that_fill_the_device_have_few_warps() -> None:
     x = torch.empty(1)
     assert [mamba._warps(programs, x, 4, 32 * 16) for programs in (1, 396, 397, 100_000)] == [4, 4, 1, 1]
     assert [mamba._warps(100_000, x, 4, 32 * n) for n in (1, 16, 32, 64, 256)] == [1, 1, 2, 4, 4]
-    text = inspect.getsource(mamba)
+    for programs, n in product((1, 396, 397, 100_000), (16, 64)):
+        assert warps_of_call(programs, 132, 4, 32 * n) == mamba._warps(programs, x, 4, 32 * n)
+
+
+def test_a_report_counts_the_warps_of_a_call() -> None:
+    many, few = costs(load(SPECS / "mamba.seq"), "sm_90", [Shape(8, 64, 32, 128), Shape(1, 64, 1, 64)], {}, VerdictTable())
+    assert {" 1 warp," in one.tiles for one in many.training} == {True}
+    assert {" 1 warp," in one.tiles for one in few.training} == {False}
+
+
+def test_a_call_says_how_many_programs_there_are(tmp_path: Path) -> None:
+    """Of a spec that the toolchain was not asked about: its tiles have several warps."""
+    (tmp_path / "unasked.seq").write_text((SPECS / "mamba.seq").read_text().replace("spec mamba", "spec unasked"))
+    text = compile_spec(tmp_path / "unasked.seq", Options("triton")).text
     for function in ("_forward_triton", "_infer_triton", "_backward_triton"):
         body = text.partition(f"def {function}(")[2].partition("\ndef ")[0]
-        assert "num_warps=_warps(B * ND, u, 4, BD * BN)" in body
+        assert re.search(r"num_warps=_warps\(B \* ND, u, [48], BD \* BN\)", body), function
 
 
 @pytest.mark.parametrize("kernel", ["forward", "infer", "backward"])
