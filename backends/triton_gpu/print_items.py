@@ -220,9 +220,11 @@ class ItemPrinter:
                 raise SeqcBug("the Triton schedule", f"{item.array.name} is kept as products take it, and not they alone do")
         kind = self.names.use("DOT") if operand else "tl.float32"
         mask += ', cache_modifier=".cg"' if item.array.role == "told" else ""  # other programs wrote it: not from nearer memory
-        self.scope.lines.append(f"{name} = tl.load({self.pointers[item.array.name]}{at.pointer}{mask}).to({kind})")
+        read = f"tl.load({self.pointers[item.array.name]}{at.pointer}{mask})"
+        truth = item.node.dtype == "bool"  # kept as 1 or 0
+        self.scope.lines.append(f"{name} = {read} != 0.0" if truth else f"{name} = {read}.to({kind})")
         if at.only:
-            self.scope.lines.append(f"{name} = tl.where({at.only}, {name}, 0.0)")
+            self.scope.lines.append(f"{name} = {name} & {at.only}" if truth else f"{name} = tl.where({at.only}, {name}, 0.0)")
         self.texts[-1][item.node] = Text(name, at.axes)
 
     def store(self, array: Array, value: Text, first_only: tuple[str, ...], when: str = "") -> None:
