@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     made.add_argument("specs", nargs="*", metavar="SPEC", help="names or files (default: all)")
     made.add_argument("--arch", action="append", metavar="NAME", help="as in -march=NAME, such as x86-64-v3 (default: native)")
     made.add_argument("--real", choices=("float", "double"), default="float", help="the type of numbers (default: float)")
-    made.add_argument("--batch", type=int, default=2, help="rows of the batch that the kernels are for; 7: all (default: 2)")
+    made.add_argument("--batch", type=int, default=2, help="rows of the batch that the kernels are for (default: 2)")
     made.add_argument("--limit", type=float, default=SECONDS, help=f"seconds that a spec may take (default: {SECONDS:g})")
     args = made.parse_args(arguments)
     arches = args.arch or ["native"]

@@ -17,18 +17,27 @@ from seqc.backends.native_cpu.tiles import tiles_text
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH
 
-# SEQC_ROWS: 4 where the batch has blocks of four rows, plus 2 where it has one of two, plus 1; `_native_rows` of the launcher
-BUILT = """// Which blocks of rows there is a kernel for: those that the batches of this library have.
+# SEQC_ROWS: 4 where the batch has blocks of four rows, plus the rows that remain; 8: all batches; see `_native_rows`
+BUILT = """// The blocks of rows that there is a kernel for: those of the batches of this library. Three that remain are one.
 #ifndef SEQC_ROWS
-#define SEQC_ROWS 7
+#define SEQC_ROWS 8
 #endif
+constexpr bool threes = SEQC_ROWS % 4 == 3 && chosen_rows == 4;
 constexpr bool built(i64 rows) {
-  return rows == chosen_rows ? SEQC_ROWS >= rows : rows < chosen_rows && (SEQC_ROWS & rows) != 0;
+  if (rows == 3 || (threes && rows < 3)) return threes && rows == 3;
+  return rows == chosen_rows ? SEQC_ROWS >= rows : rows < chosen_rows && (SEQC_ROWS == 8 || (SEQC_ROWS & rows) != 0);
 }
-constexpr bool serves(i64 rows) {
-  const i64 fours = chosen_rows >= 4 ? rows / 4 : 0, twos = chosen_rows >= 2 ? (rows - 4 * fours) / 2 : 0;
-  return (!fours || built(4)) && (!twos || built(2)) && (rows == 4 * fours + 2 * twos || built(1));
-}""".splitlines()
+struct Blocks {  // of four rows, of three, of two and of one, in this order
+  i64 fours, three, twos, ones;
+  explicit Blocks(i64 rows)
+      : fours(chosen_rows >= 4 ? rows / 4 : 0), three(threes && rows % 4 == 3),
+        twos(chosen_rows >= 2 ? (rows - 4 * fours - 3 * three) / 2 : 0), ones(rows - 4 * fours - 3 * three - 2 * twos) {}
+  i64 all() const { return fours + three + twos + ones; }
+  bool served() const {
+    return (!fours || built(4)) && (!three || built(3)) && (!twos || built(2)) && (!ones || built(1));
+  }
+};
+inline bool serves(i64 rows) { return Blocks(rows).served(); }""".splitlines()
 ALWAYS = ["constexpr bool serves(i64) { return true; }"]
 NOT_BUILT = 2  # what a kernel answers for a batch that its library is not for
 PARALLEL = "#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed)"
@@ -170,10 +179,8 @@ def entry(
     ]
     if roles.blocked:
         lines += [
-            "  // blocks of 4 rows, of 2, and of 1, as those of a pack are",
-            "  const i64 whole = bounds ? 0 : B;",
-            "  const i64 fours = chosen_rows >= 4 ? whole / 4 : 0, twos = chosen_rows >= 2 ? (whole - 4 * fours) / 2 : 0;",
-            "  const i64 blocks = B - 3 * fours - twos;",
+            "  const Blocks parts(bounds ? 0 : B);",
+            "  const i64 blocks = bounds ? B : parts.all();  // a sequence of a pack is a block of one row",
             f"  if (!serves(bounds ? 1 : B)) return {NOT_BUILT};",
         ]
     lines += [
@@ -218,8 +225,12 @@ def _run(plan: Plan, name: str, saves: str, instead: tuple[str, str] | None) -> 
         return special + (f"(save ? {found[0]} : {found[1]})" if len(found) == 2 else found[0])
 
     if roles.blocked:
-        starts = {4: "4 * rest", 2: "4 * fours + 2 * (rest - fours)", 1: "3 * fours + twos + rest"}
-        four, two, one = (f"      if constexpr (built({n})) failed |= {call(n, start)};" for n, start in starts.items())
-        return ["    if (rest < fours) {", four, "    } else if (rest < fours + twos) {", two, "    } else {", one, "    }"]
+        starts = {4: "4 * rest", 3: "4 * rest", 2: "4 * fours + 2 * (rest - fours)", 1: "3 * fours + twos + rest"}
+        four, three, two, one = (f"      if constexpr (built({n})) failed |= {call(n, start)};" for n, start in starts.items())
+        return [
+            "    const i64 fours = parts.fours, twos = parts.twos;", "    if (rest < fours) {", four,
+            "    } else if (rest < fours + parts.three) {", three, "    } else if (rest < fours + twos) {", two,
+            "    } else {", one, "    }",
+        ]
     lines = [f"    failed |= {call(0, 'rest')};"]
     return [*lines, "    streamed();"] if plan.streams and name != "step" else lines

@@ -48,19 +48,19 @@ def _native_new(library, like, *shape):
 '''
 
 ROWS = '''
-# Kernels take 4, 2 or 1 rows of the batch at a time. Those that a batch needs are built for it (SEQC_BATCHES=all: all of them).
+# Kernels take 4 to 1 rows of the batch at a time. Those that a batch needs are built for it (SEQC_BATCHES=all: for every one).
 _NATIVE_ALL_ROWS = _os.environ.get("SEQC_BATCHES") == "all"
 
 
 def _native_rows(B):
-    """Which kernels B rows take: 4 if some take four at a time, + 2 if some take two, + 1 if one is alone. An extent that is
-    open in a trace stays as it is."""
-    return B if type(B) is not int else 7 if _NATIVE_ALL_ROWS else 4 * (B > 3) + B % 4 or 1
+    """Which kernels B rows take: 4 if some take four at a time, + the rows that remain; 8: all. An extent that is open in a
+    trace stays as it is."""
+    return B if type(B) is not int else 8 if _NATIVE_ALL_ROWS else 4 * (B > 3) + B % 4 or 1
 '''
 
 # A library that was built ahead serves every batch.
 AHEAD = """\
-    every = (7, *sizes[1:])
+    every = (8, *sizes[1:])
     if sizes != every and _native_prebuilt(_native_source(), _native_defines(dtype, *every)):
         return _native_kernel(dtype, *every)
 """

@@ -19,7 +19,9 @@ from seqc.backends.native_cpu.schedule import Item, dear
 from seqc.backends.native_cpu.values import Operand, Value
 from seqc.ir.graph import BATCH
 
-LONG = 80  # values of an element: more keep the units busy with two vectors at a time, and would be long text with eight
+# (values of an element, vectors at a time): many values keep the units busy by themselves, and would be long text with eight
+BLOCKS = ((24, 8), (48, 4))
+DEAR = 24  # values that an exponential or the like is made of
 
 
 class NestPrinter(SumPrinter):
@@ -74,7 +76,7 @@ class NestPrinter(SumPrinter):
 
     def _block_limit(self) -> str:
         if not self.loops and all(s.depth == -1 for s in self.sums):
-            return "2"
+            return "2" if len(self.values.order) <= BLOCKS[-1][0] else "1"
         single = several = 0
         for s in self.sums:
             if s.how == "register" and not s.across:
@@ -86,8 +88,8 @@ class NestPrinter(SumPrinter):
                 single += BATCH not in v.deps
         taken = f"({several} * w_B + {single})" if several else str(max(1, single))
         inside = [v for v in self.values.order if self.level(v) == len(self.loops)]
-        heavy = any(v.node is not None and v.args and dear(v.node) for v in inside)
-        most = 2 if len(inside) > LONG else 8
+        heavy = sum(v.node is not None and bool(v.args) and dear(v.node) for v in inside)
+        most = next((blocks for values, blocks in BLOCKS if len(inside) + DEAR * heavy <= values), 2)
         return f"std::max<i64>(1, std::min<i64>({most}, {'spare / 2' if heavy else 'spare'} / {taken}))"
 
     def _depth(self, depth: int) -> None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import permutations
 
 from seqc.backends.native_cpu.places import Place, ident
 from seqc.backends.native_cpu.schedule import Item, Nest
 from seqc.backends.native_cpu.values import Operand, Value, Values
 from seqc.ir.graph import BATCH, Node
+
+ALONE = 48  # values of an element of a row, beside which it does not count that sums of rows lie in memory
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,14 @@ class NestBody:
         inner = self.level(v) == len(self.loops) and self.group(v.deps) == self.unrolled
         return bool(self.group(v.deps)) and not inner
 
+    @cached_property
+    def rows_apart(self) -> bool:
+        """Whether rows of the batch follow each other, and are written once: where they have nothing in registers together, or
+        where there is so much to compute for each that it does not matter."""
+        kept = any(s.how == "register" and BATCH in s.kept for s in self.sums)
+        kept = kept or (bool(self.loops) and any(self.stored(v) and BATCH in v.deps for v in self.values.order))
+        return not kept or sum(self.level(v) == len(self.loops) for v in self.values.order) > ALONE
+
     # ---- text ----
 
     def put(self, line: str) -> None:
@@ -144,7 +155,8 @@ class NestBody:
     def unroll(self, group: tuple[str, ...]) -> int:
         """Open the unrolled loops of a group; answers how many blocks to close."""
         for d in group:
-            self.open(f"UNROLL for (int {self.slot(d)} = 0; {self.slot(d)} < {self.width(d)}; ++{self.slot(d)})")
+            how = "" if d == BATCH and self.rows_apart else "UNROLL "
+            self.open(f"{how}for (int {self.slot(d)} = 0; {self.slot(d)} < {self.width(d)}; ++{self.slot(d)})")
             if d == self.axis:
                 self.put("const i64 at = (c0 + c) * W;")
         return len(group)

@@ -204,7 +204,7 @@ class Values:
                 return f"load_early<e_{ident(self.axis)}>({address}, {self.left(self.axis)}, {place.ahead})"
             return f"load<e_{ident(self.axis)}>({address}, {self.left(self.axis)})"
         limit = f"m_{ident(self.axis)} - {self.index[self.axis]}" if place.inside else self.left(self.axis)
-        return f"gather({address}, {'*'.join(place.strides[along])}, {limit})"
+        return f"gather<e_{ident(self.axis)}>({address}, {'*'.join(place.strides[along])}, {limit})"
 
     def vector_store(self, place: Place, index: Mapping[str, str], along: str, value: str) -> str:
         """The statement that stores a value (a vector, or a number for all lanes) along the axis `along` of a place."""
@@ -219,4 +219,4 @@ class Values:
         if unit:
             return f"store<e_{ident(self.axis)}>({address}, {value}, {self.left(self.axis)});"
         limit = f"m_{ident(self.axis)} - {self.index[self.axis]}" if place.inside else self.left(self.axis)
-        return f"scatter({address}, {value}, {'*'.join(place.strides[along])}, {limit});"
+        return f"scatter<e_{ident(self.axis)}>({address}, {value}, {'*'.join(place.strides[along])}, {limit});"

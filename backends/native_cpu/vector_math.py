@@ -27,7 +27,7 @@ INLINE vec number(mask x) {
   return r;
 }
 INLINE vec power2(mask n) { return number((n + whole(BIAS)) << FRACTION); }  // 2^n, n a normal exponent
-#if defined(__AVX512F__)  // one instruction each; NaN passes through all of them
+#if defined(__AVX512F__) && defined(__clang__)  // one instruction each; NaN passes through all of them
 INLINE vec at_most(real top, vec x) {
   if constexpr (single) return (vec)_mm512_min_ps((__m512)splat(top), (__m512)x);
   else return (vec)_mm512_min_pd((__m512d)splat(top), (__m512d)x);
@@ -39,6 +39,19 @@ INLINE vec at_least(real bottom, vec x) {
 INLINE vec scaled(vec x, vec n) {  // x 2^n, n whole
   if constexpr (single) return (vec)_mm512_scalef_ps((__m512)x, (__m512)n);
   else return (vec)_mm512_scalef_pd((__m512d)x, (__m512d)n);
+}
+#elif defined(__AVX512F__)  // the same as gcc names them: all lanes, and the direction of rounding that is set
+INLINE vec at_most(real top, vec x) {
+  if constexpr (single) return (vec)__builtin_ia32_minps512_mask((floats)splat(top), (floats)x, floats{}, -1, 4);
+  else return (vec)__builtin_ia32_minpd512_mask((doubles)splat(top), (doubles)x, doubles{}, -1, 4);
+}
+INLINE vec at_least(real bottom, vec x) {
+  if constexpr (single) return (vec)__builtin_ia32_maxps512_mask((floats)splat(bottom), (floats)x, floats{}, -1, 4);
+  else return (vec)__builtin_ia32_maxpd512_mask((doubles)splat(bottom), (doubles)x, doubles{}, -1, 4);
+}
+INLINE vec scaled(vec x, vec n) {  // x 2^n, n whole
+  if constexpr (single) return (vec)__builtin_ia32_scalefps512_mask((floats)x, (floats)n, floats{}, -1, 4);
+  else return (vec)__builtin_ia32_scalefpd512_mask((doubles)x, (doubles)n, doubles{}, -1, 4);
 }
 #else
 INLINE vec at_most(real top, vec x) { return x > top ? splat(top) : x; }

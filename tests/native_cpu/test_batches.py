@@ -1,4 +1,4 @@
-"""A library holds the kernels that its batch needs: of 4 rows at a time, of 2, of 1. Others are built when they are called."""
+"""A library holds the kernels that its batch needs: of 4 rows at a time, 3, 2 or 1. Others are built when they are called."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_each_batch_has_its_kernels(cell: ModuleType, monkeypatch: pytest.Monkey
     monkeypatch.setattr(cell, "_native_library", lambda text, defines: built.append(defines) or usual(text, defines))
     torch.manual_seed(0)
     R = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
-    for batch, wanted in ((2, [2]), (9, [2, 5]), (2, [2, 5]), (13, [2, 5])):
+    for batch, wanted in ((2, [2]), (9, [2, 5]), (2, [2, 5]), (13, [2, 5]), (7, [2, 5, 7]), (11, [2, 5, 7]), (3, [2, 5, 7, 3])):
         x = torch.randn(batch, 5, 3, dtype=torch.float64, requires_grad=True)
         got, want = cell.cell(x, R), by_hand(x, R)
         torch.testing.assert_close(got.h, want)
@@ -53,14 +53,22 @@ def test_each_batch_has_its_kernels(cell: ModuleType, monkeypatch: pytest.Monkey
         assert rows(cell) == wanted
     with torch.no_grad():
         steps = cell._NATIVE_STEPS[:]
-        for batch in (1, 2, 9, 1):  # of one row: a library of its own, whose step comes after those of the others
+        for batch in (1, 2, 9, 7, 3, 1):  # of one row: a library of its own, whose step comes after those of the others
             x = torch.randn(batch, 1, 3, dtype=torch.float64)
             torch.testing.assert_close(cell.cell_step(x[:, 0], R.detach()).h, by_hand(x, R.detach())[:, 0])
-        assert rows(cell) == [2, 5, 1] and len(cell._NATIVE_STEPS) == len(steps) + 1
+        assert rows(cell) == [2, 5, 7, 3, 1] and len(cell._NATIVE_STEPS) == len(steps) + 1
         x = torch.randn(1, 9, 3, dtype=torch.float64)  # sequences of a pack take one row each
         pack = cell.cell(x, R.detach(), cu_seqlens=torch.tensor([0, 4, 9])).h
         torch.testing.assert_close(pack, torch.cat([by_hand(part, R.detach()) for part in x.split([4, 5], 1)], 1))
-    assert rows(cell) == [2, 5, 1]
+    assert rows(cell) == [2, 5, 7, 3, 1]
+
+
+def test_a_row_is_what_it_is_in_any_batch(cell: ModuleType) -> None:
+    torch.manual_seed(1)
+    x, R = torch.randn(11, 6, 3), torch.randn(3, 3)
+    whole = cell.cell(x, R).h
+    for batch in range(1, 11):
+        assert torch.equal(cell.cell(x[:batch], R).h, whole[:batch])
 
 
 def test_a_batch_that_a_trace_leaves_open_builds_nothing(cell: ModuleType) -> None:
