@@ -21,6 +21,9 @@ from seqc.ir.graph import BATCH, COL, ROW
 LETTERS = "bnts" + "hkvdecfgijlmopqruwxyza" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
+NEAR = 2  # rows on either side of a block that a short block has too
+
+
 def bare(code: str) -> str:
     """The expression without brackets around all of it; a tuple keeps them."""
     depth = 0
@@ -43,6 +46,7 @@ class Function:
         self.fixed = fixed  # sizes of dims that no argument tells
         self.step = step
         self.whole = False  # whether it computes products of whole sequences, outside of any autograd: `_product`
+        self.short = False  # whether a sequence of fewer steps than a block is a block of its own length
         self.packs = False  # whether the function also takes `cu_seqlens` and `reverse`
         self.differentiated = False  # whether torch differentiates its text, which then says what the spec says of derivatives
         self.like = next(iter(arguments))
@@ -115,17 +119,26 @@ class Function:
     def size(self, dim: str) -> str:
         """The extent of a dim."""
         if dim[0] == "%" and dim != BLOCK:  # segments and halves of a block, see `segments`
+            self.short = False
             return str(self.rows // (2 * int(dim[2:])) if dim[1] == "m" else int(dim[2:]))
         if is_rank(dim):
             return str(rank_size(dim))
         dim = unprimed(dim)
         if dim in (ROW, COL):
+            self.used.add("T")
             return self._rows
         if dim == BLOCK:
             self.used.add("T")
             return "T" if self.step else self._blocks
         self.used.add(dim)
         return dim_name(dim)
+
+    def row(self, at: int) -> str:
+        """The index of a row of a block: from its end, where it is near that."""
+        if self.short:
+            at = at - self.rows if at >= self.rows - NEAR else at
+            self.short = -NEAR <= at < NEAR
+        return str(at)
 
     def once(self, wish: str, code: str) -> str:
         """A name for an expression that stands at the top of the function."""
@@ -170,7 +183,7 @@ class Function:
 
     def _sizes(self, words: set[str]) -> list[str]:
         out = []
-        words = words | ({"T"} if self._blocks in words else set())
+        words = words | ({"T"} if self._blocks in words or (self.short and self._rows in words) else set())
         wanted = {d for d in self.used if dim_name(d) in words}
         known: set[str] = set()
         for name, axes in self.arguments.items():
@@ -188,7 +201,8 @@ class Function:
                 out += [f"{dim_name(d)} = {name}.shape[{plain.index(d)}]" for d in new]
         out += [f"{dim_name(d)} = {self.fixed[d]}" for d in sorted(wanted - known)]
         if self._rows in words:
-            out.append(f"{self._rows} = {self.rows}  # steps per block")
+            rows = f"min({self.rows}, max(T, {2 * NEAR}))" if self.short else f"{self.rows}"
+            out.append(f"{self._rows} = {rows}  # steps per block")
         if self._blocks in words:
             out.append(f"{self._blocks} = (T + {self.rows - 1}) // {self.rows}  # blocks")
         return out

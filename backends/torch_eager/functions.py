@@ -38,7 +38,16 @@ def function(name: str, doc: str, block: Block, arguments: Mapping[str, tuple[st
     made = Function(name, doc, arguments, block.rows if time else 1, block.form == "step" or not time, fixed)
     made.like = next((emitted_name(a) for a in argument_table(block.program) if not a.whole), made.like)
     made.whole = not name.endswith("_torch")  # a stage beside a recurrence
+    made.short = time and block.form == "scan" and not _counts(block)
     return made
+
+
+def _counts(block: Block) -> bool:
+    """Whether a block has halves, or tells rows by their number other than the first two: that depends on how many it has."""
+    order = topological([*block.forward.values(), *block.backward.values()])
+    compared = [pair for n in order if n.op == "eq" for pair in (n.args, n.args[::-1])]
+    return any(n.op == "block_index" or (n.op == "cumsum" and n.number("block")) for n in order) or any(
+        a.op == "const" and b.op == "index" and b.text("dim") == ROW and a.attr("value") not in (0.0, 1.0) for a, b in compared)
 
 
 def shifts(program: Program) -> bool:

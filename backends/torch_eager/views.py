@@ -96,7 +96,8 @@ class Views:
     def row_at(self, x: Text, dim: str, at: int) -> Text:
         if dim not in x.axes:
             return x
-        code = f"{x.at(ATOM)}[{subscript([str(at) if d == dim else ':' for d in x.axes])}]"
+        index = self.fn.row(at) if dim == ROW else str(at)
+        code = f"{x.at(ATOM)}[{subscript([index if d == dim else ':' for d in x.axes])}]"
         return Text(code, tuple(d for d in x.axes if d != dim))
 
     def reduced(self, x: Text, over: Sequence[str], how: str) -> Text:

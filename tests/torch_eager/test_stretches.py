@@ -35,3 +35,35 @@ def test_stretches_are_the_sequence(spec: str, how: dict[str, Any], monkeypatch:
         whole = getattr(module, program.name)(**given, **how)
     for one, other in zip(stretched, whole, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+SHORT = """spec brief
+dim D
+input x[D], a[D] in [0, 1]
+state h[D] = 0
+h = a * h[t-1] + x
+output y[D] = h - 0.5 * h[t-1] + x[t-1]
+"""
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 63, 64, 65])
+def test_a_short_sequence_is_a_block_of_its_own_length(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = seqc.compile(SHORT, backend="torch").module
+    torch.manual_seed(steps)
+    x, a, h0 = (torch.rand(2, *n, 3, dtype=torch.float64, requires_grad=True) for n in ((steps,), (steps,), ()))
+    rows: list[int] = []
+    blocks = module._blocks
+    monkeypatch.setattr(module, "_blocks", lambda x, n, repeat: rows.append(n) or blocks(x, n, repeat))
+    got = module.brief(x, a, h_0=h0)
+    h, before, wanted = h0, torch.zeros_like(h0), list[torch.Tensor]()
+    for now, factor in zip(x.unbind(1), a.unbind(1), strict=True):
+        new = factor * h + now
+        wanted.append(new - 0.5 * h + before)
+        h, before = new, now
+    want = torch.stack(wanted, 1)
+    torch.testing.assert_close((got.y, got.h_T), (want, h))
+    weights = torch.rand_like(want)
+    for one, other in zip(*(torch.autograd.grad((weights * y).sum() + z.sin().sum(), (x, a, h0))
+                            for y, z in ((got.y, got.h_T), (want, h))), strict=True):
+        torch.testing.assert_close(one, other)
+    assert set(rows) == {min(64, max(steps, 4))}
