@@ -95,9 +95,15 @@ def _written(line: str, known: set[str]) -> set[str]:
 
 def _together(statements: Sequence[_Statement]) -> list[tuple[frozenset[int], list[_Statement]]]:
     """Runs of statements that serve the same results, as long as what they read and write allows."""
-    waits = {
-        id(b): {id(a) for a in statements[:j] if a.writes & b.words or b.writes & a.words} for j, b in enumerate(statements)
-    }
+    waits: dict[int, set[int]] = {}
+    writers: dict[str, set[int]] = {}
+    readers: dict[str, set[int]] = {}
+    for one in statements:  # after who wrote what it reads or writes, and who read what it writes
+        before = [writers.get(word, ()) for word in one.words | one.writes] + [readers.get(name, ()) for name in one.writes]
+        waits[id(one)] = set().union(*before)
+        for table, names in ((writers, one.writes), (readers, one.words)):
+            for name in names:
+                table.setdefault(name, set()).add(id(one))
     left, runs = list(statements), list[tuple[frozenset[int], list[_Statement]]]()
     while left:
         serves, run = left[0].serves, list[_Statement]()
