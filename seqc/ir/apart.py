@@ -18,6 +18,7 @@ from seqc.ir.program import Program, TensorDecl
 _BEFORE = ("d_", "need_")
 _BEHIND = r"_(after|all|before|of|t_u_start)(_\w+)?"
 _OF_GROUPS, _OF_DIAGONALS, _OF_PIECES = ("first", "length", "whole"), ("steps", "width"), ("piece_steps",)
+_OF_LAUNCHERS = ("DOT", "N_BLOCKS", "N_SPANS", "N_STEPS", "PRECISION", "STEP", "empty")
 
 
 def apart(program: Program) -> Program:
@@ -26,7 +27,7 @@ def apart(program: Program) -> Program:
     decls = [*one.inputs.values(), *one.params.values(), *one.states.values(), *one.output_decls.values()]
     names = dict.fromkeys(_base(d.name) for d in decls)
     hidden = {d.name.replace(".", "_") for d in decls if "." in d.name}
-    walks = (*_OF_PIECES, *(_OF_GROUPS if any(x.startswith("down") for x in hidden) else ()))
+    walks = (*_OF_LAUNCHERS, *_OF_PIECES, *(_OF_GROUPS if any(x.startswith("down") for x in hidden) else ()))
     walks += _OF_DIAGONALS if program.plane is not None else ()
     table: dict[str, str] = {}
     for name in names:

@@ -59,13 +59,14 @@ output ob = sum[D](sa)
 BLOCKS = STEP.replace("tanh(pb * (pd @ sa[t-1]) + pc * pa)", "pb * (pd @ sa[t-1]) + pc * pa")
 CASES = {
     "a call": (STEP, "pa d_oa, pc d_sa, pd sa_all, oa need_pb, sb d_pb"),
+    "launchers": (STEP, "pa STEP, pb empty, pc DOT, pd PRECISION"),
     "both runs": (STEP.replace("dim D", "dim D\nscan both"), "pa d_oa, pc d_pb, pd sa_all, sb d_sa"),
     "Newton's method": (STEP.replace("dim D", "dim D\nschedule newton"), "pa d_oa, pc sa_before, pd d_sa, sa own_sa"),
     "pieces of time": (BLOCKS, "pa d_pb, pc d_sa, pd sb_all, pb sa_of_sb"),
     "groups": (GROUPS, "pa d_oa, pc first, pd length, sb d_sa, oa pb_1, ob whole"),
     "diagonals": (PLANE, "pa steps, pc width, pd d_oa, pb sa_all"),
 }
-ELSEWHERE = [("cpu", "groups"), ("triton", "groups"), ("triton", "a call")]
+ELSEWHERE = [("cpu", "groups"), ("triton", "groups"), ("triton", "launchers")]
 
 
 def called(text: str, names: str) -> str:

@@ -1,8 +1,8 @@
 """Recurrences of the literature in a user's words (`specs/*.seq`), each against a loop of its own, written from the paper.
 
-In: a spec and one step in torch (`memories.py`, `cells.py`, `descents.py`, `signals.py`, `layers.py`), which shares nothing
-with the compiler. Compared are all outputs, final states and gradients: of a batch, of a pack that runs backwards, and of
-single steps. Native code and Triton have some.
+In: a spec and one step in torch (`memories.py`, `cells.py`, `descents.py`, `signals.py`, `layers.py`, `filters.py`), which
+shares nothing with the compiler. Compared are all outputs, final states and gradients: of a batch, of a pack that runs
+backwards, and of single steps. Native code and Triton have some.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ from tests.fuzz.trial import Subject, Wish
 from tests.harness import draw
 from tests.literature.cells import CELLS
 from tests.literature.descents import DESCENTS
+from tests.literature.filters import FILTERS
 from tests.literature.layers import LAYERS
 from tests.literature.memories import MEMORIES, Given, Made
 from tests.literature.signals import SIGNALS
 
 Step = Callable[[Given, Given, Given], Made]
-STEPS = {step.__name__: step for step in (*MEMORIES, *CELLS, *DESCENTS, *SIGNALS, *LAYERS)}
+STEPS = {step.__name__: step for step in (*MEMORIES, *CELLS, *DESCENTS, *SIGNALS, *LAYERS, *FILTERS)}
 FOLDER = Path(__file__).parent / "specs"
 SOME = {"cpu": ("neural_queue", "deep_memory", "adpcm", "lorenz96"),
         "triton": ("conv_lstm", "lmu", "imm_filter", "sos", "neural_queue", "deep_memory", "predictive_coding",
-                   "boolean_net", "adpcm", "lorenz96", "fox", "infini")}
+                   "boolean_net", "adpcm", "lorenz96", "fox", "infini", "all_pole_lattice", "lbfgs",
+                   "particle_filter")}
 STARTS = {"izhikevich": {"v": -60.0, "u": -13.0}, "hsmm": {"a": 0.0}}  # what a state is near to as a run begins
 STILL = ("every", "begun", "down", "perm")  # counts and a buffer have no gradient
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
