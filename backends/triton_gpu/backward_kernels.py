@@ -77,6 +77,7 @@ class BackwardKernels(Walks):
             body += self.compute([root], known, inside=True)
             array = self.arrays.factor(name, root)
             body.append(Store(root, array, self.arrays.held_once(array, root)))
+        body += self.tell(what, known)
         if carried:
             body.append(Note("cotangents of the states, for what comes before", result=True))
             body += self.compute(following.values(), known, inside=True)

@@ -116,7 +116,7 @@ class Bodies:
         taken |= {*program.inputs, *program.params, *program.outputs, *(f"d_{x}" for x in (*program.inputs, *program.params))}
         arrays = {}
         for n in kept:
-            shape = "inverse" if n.op == "tri_inv" else "pairs" if COL in n.dims else _factor(n)
+            shape = "inverse" if n.op == "tri_inv" else "pairs" if {ROW, COL} <= set(n.dims) else _factor(n)
             label = self.names.get(n) or self.labels.get(n) or shape
             wanted = f"{safe_name(label.replace(MARK, ''))}_kept"
             name = next(x for x in chain([wanted], (f"{wanted}_{i}" for i in count(1))) if x not in taken)
@@ -124,7 +124,7 @@ class Bodies:
             arrays[n] = self.arrays.kept(n, name, n not in readers and uses.is_operand_under_any_name(n))
         return arrays
 
-    def stores(self, kept: Mapping[Node, Array], split: tuple[str, ...] | None = None) -> list[Item]:
+    def stores(self, kept: Mapping[Node, Array], split: tuple[str, ...] | None = None) -> list[Store]:
         """Stores of values that are known; one program does it where several hold the same. split: the dims that the kernel's
         programs share out."""
         split = self.roles.split if split is None else split
@@ -196,8 +196,8 @@ class Bodies:
 
 def _factor(n: Node) -> str:
     """What a value of every block is called after: the input that decays multiply, the decay of a whole block, or its rows."""
-    if ROW not in n.dims:
+    if ROW not in n.dims and COL not in n.dims:
         return "decay" if n.op == "exp" else "block"
-    while n.args:
+    while n.args and n.op != "sum":
         n = next((a for a in n.args if a.op != "exp"), n.args[0]) if n.op == "mul" else n.args[1 if n.op == "where" else 0]
     return n.text("name") if n.op == "leaf" and n.text("kind") == "input" else "rows"

@@ -108,7 +108,7 @@ class ForwardKernels(Walks):
         """The states of every block, from those that are kept of every span."""
         following = {self.program.states[s].leaf(): self.forward[next_key(s)] for s in self.kept_states}
         known = set(following)
-        body: list[Item] = self.loads_kept(self.pairs_of("forward"), following.values(), known)
+        body: list[Item] = self.loads_kept(self.pairs_of(AGAIN_KERNEL), following.values(), known)
         setup = self.setup(following.values(), known)
         first: list[Item] = [Load(n, self.arrays.span_state(n.text("name"))) for n in following]
         for s in self.arrays.saved:
@@ -116,7 +116,7 @@ class ForwardKernels(Walks):
             body.append(Store(self.program.states[s].leaf(), array, missing))
         body += self.loads(following.values(), known)
         body += self.compute(following.values(), known, inside=True)
-        body.append(Advance(tuple(following.items())))
+        body += [*self.tell(AGAIN_KERNEL, known), Advance(tuple(following.items()))]
         kernel = self.kernel(AGAIN_KERNEL, [*setup, *first, self.time_loop([], body, reverse=False, nested=False)])
         return replace(kernel, span_in_grid=True)
 

@@ -8,11 +8,11 @@ linear in cotangents. It makes no kernel; which gradients go where is `sharing`'
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from seqc.ir.dims import base
 from seqc.ir.graph import Node, along, const, depends, index, node, topological, total
-from seqc.ir.ops import holds
+from seqc.ir.ops import TABLE, holds
 
 KNOWN, PART, UNKNOWN = "whole", "part", "unknown"
 ADDED = {"add": (0, 1), "sub": (0, 1), "where": (1, 2), "affine_scan": (1, 2)}  # arguments whose sum, or choice, it is
@@ -71,6 +71,11 @@ def counted_once(roots: Mapping[str, Node], dim: str, kept: Iterable[Node] = ())
                     args[i] = args[i] * first
         done[n] = node(n.op, *args, **dict(n.attrs)) if tuple(args) != n.args else n
     return {key: done[n] for key, n in roots.items()}
+
+
+def is_at_hand(root: Node, there: Collection[Node]) -> bool:
+    """Whether elementwise operators alone make a value of those that are there."""
+    return all(TABLE[n.op].elementwise and n.op != "leaf" for n in topological([root], there) if n.args or n.op == "leaf")
 
 
 def can_cut(root: Node, dim: str, given: Iterable[Node], prices: Mapping[Node, int]) -> bool:

@@ -10,7 +10,7 @@ and advances; what differs is which roots it has, which way it runs, and whether
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from types import MappingProxyType
@@ -20,13 +20,14 @@ from seqc.backends.triton_gpu.arrays import steps_between_saved
 from seqc.backends.triton_gpu.backward_kernels import BackwardKernels
 from seqc.backends.triton_gpu.forward_kernels import ForwardKernels
 from seqc.backends.triton_gpu.gradients import kernel_name, passed_through
-from seqc.backends.triton_gpu.kernel import MODES, Array, Kernel
+from seqc.backends.triton_gpu.kernel import MODES, Array, Kernel, Store
 from seqc.backends.triton_gpu.labels import spec_lines
 from seqc.backends.triton_gpu.outer import Outer
 from seqc.backends.triton_gpu.pairing import pair
-from seqc.backends.triton_gpu.parting import passes
+from seqc.backends.triton_gpu.parting import is_at_hand, passes
 from seqc.backends.triton_gpu.roles import Roles, assign_roles, roles_along, without_pieces
 from seqc.backends.triton_gpu.saved_products import read_instead, saved_products
+from seqc.backends.triton_gpu.shared_products import shared
 from seqc.backends.triton_gpu.sharing import Part, parted
 from seqc.backends.triton_gpu.team import BACKWARD as TEAM_BACKWARD
 from seqc.backends.triton_gpu.team import FORWARD as TEAM_FORWARD
@@ -34,11 +35,12 @@ from seqc.backends.triton_gpu.team import INFER as TEAM_INFER
 from seqc.backends.triton_gpu.team import team_bodies
 from seqc.backends.triton_gpu.uses import multiplied
 from seqc.backends.triton_gpu.walks import AGAIN_KERNEL as AGAIN_KERNEL
-from seqc.backends.triton_gpu.walks import DOCS
+from seqc.backends.triton_gpu.walks import COTANGENTS, DOCS
 from seqc.backends.triton_gpu.walks import PAIRS_KERNEL as PAIRS_KERNEL
 from seqc.ir.block import Block
 from seqc.ir.dims import base, is_piece, unpieced
-from seqc.ir.graph import Node
+from seqc.ir.graph import Node, topological
+from seqc.ir.keys import next_key, prev_key
 from seqc.ir.once import found_once
 from seqc.ir.program import Program
 from seqc.passes.lower.pieces import long_dims, pieces
@@ -153,6 +155,8 @@ def prepared(whole: Block, block: Block, roles: Roles) -> _Scheduler:
     both = {**{f"f {k}": n for k, n in block.forward.items()}, **{f"b {k}": n for k, n in block.backward.items()}}
     both, image = regroup(both, roles.axes) if block.form != "chunkwise" else (both, {})
     paired, became = pair(both, roles)
+    paired, settled = shared(paired)
+    became = {n: settled[x] for n, x in became.items() if x in settled}
     moved = {**became, **{n: became[x] for n, x in image.items() if x in became}}
     forward = {k: paired[f"f {k}"] for k in block.forward}
     backward = {k: paired[f"b {k}"] for k in block.backward}
@@ -211,7 +215,7 @@ class _Scheduler(ForwardKernels, BackwardKernels):
             makers["states"] = lambda: forward().as_in(MODES["states"], "states", DOCS["states"])
             makers["outputs"] = self.outputs_kernel
             makers["cotangents"] = lambda: self.backward_kernel("cotangents")
-            gradients = self.parts()
+            gradients = self.beside_walks(self.parts())
             for name, one in gradients.items():
                 makers[name] = partial(one.gradients_kernel, name, any(x is not self for x in gradients.values()))
                 if one is not self:
@@ -264,6 +268,30 @@ class _Scheduler(ForwardKernels, BackwardKernels):
                 one.take(part)
             made[kernel_name(part, own, len(found))] = one
         return made
+
+    def beside_walks(self, made: Mapping[str, _Scheduler]) -> Mapping[str, _Scheduler]:
+        """The same without the kernel of the block's own pieces, where the walks of backward have all that it would compute:
+        they store it."""
+        if self.part is None or self.part.dim is not None:
+            return made
+        roots = {key: n for key, n in self.gradient_roots().items() if unpieced(key) in self.part.keys}
+        stores = [*self.stores(self.kept), *(Store(n, self.arrays.gradient(key, True)) for key, n in roots.items())]
+        walks = {COTANGENTS: [self.backward[prev_key(s)] for s in self.program.states]}
+        if self.spans > 1 and self.arrays.saved:
+            walks[AGAIN_KERNEL] = [self.forward[next_key(s)] for s in self.kept_states]
+        told: dict[str, list[Store]] = {what: [] for what in walks}
+        for store in stores:
+            home = next((what for what, following in walks.items() if self.has(what, following, store.node)), None)
+            if home is None:
+                return made
+            told[home].append(store)
+        self.told = {what: tuple(found) for what, found in told.items()}
+        return {name: one for name, one in made.items() if one is not self}
+
+    def has(self, what: str, following: Iterable[Node], n: Node) -> bool:
+        """Whether a walk, all of which is below `following`, has a value, or all that elementwise operators make it of."""
+        loaded = self.pairs_of(what)
+        return is_at_hand(n, {*loaded, *topological(following, loaded)})
 
     def keep_for(self, part: Part, gradients: Mapping[str, Node]) -> Mapping[Node, Array]:
         """What the kernel of the block's own pieces keeps for that of a part."""

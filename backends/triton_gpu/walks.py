@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from seqc.backends.triton_gpu.gradients import Gradients
 from seqc.backends.triton_gpu.kernel import Array, Item, Kernel, Load, Loop, Store, StoreSum
@@ -16,7 +17,7 @@ from seqc.ir.block import Block
 from seqc.ir.dims import is_piece, unpieced
 from seqc.ir.graph import Node, leaves
 
-PAIRS_KERNEL, AGAIN_KERNEL = "pairs", "again"
+PAIRS_KERNEL, AGAIN_KERNEL, COTANGENTS = "pairs", "again", "cotangents"
 DOCS = {
     "forward": "Outputs, final states, and the states that the gradient needs.",
     "infer": "Outputs and final states.",
@@ -34,10 +35,11 @@ class Walks(Gradients):
 
     whole: Block
     pairs_forward = False  # whether kernels of forward load values that `pairs` keeps
+    told: Mapping[str, tuple[Store, ...]] = MappingProxyType({})  # by walk, what it stores of its values for gradients
 
     def pairs_of(self, what: str) -> Mapping[Node, Array]:
         """Those that a kernel may load: in forward none, where the walk needs none."""
-        forward = what in ("forward", "outputs") and self.pairs_forward
+        forward = what in ("forward", "outputs", AGAIN_KERNEL) and self.pairs_forward
         return {**self.pairs, **self.operands} if forward or what == "cotangents" else {}
 
     @property
@@ -50,6 +52,10 @@ class Walks(Gradients):
         """The states that forward keeps for backward."""
         saved = self.arrays.saved
         return with_sources(saved, self.forward, self.program.states) if self.spans > 1 else saved
+
+    def tell(self, what: str, known: set[Node]) -> list[Item]:
+        """Stores of what a walk has that are gradients, or that other gradients need."""
+        return [x for store in self.told.get(what, ()) for x in (*self.compute([store.node], known, inside=True), store)]
 
     @property
     def nested(self) -> bool:

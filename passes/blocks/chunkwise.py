@@ -16,7 +16,7 @@ Source of the mathematics: docs/decisions/chunkwise.md.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from seqc.analysis.affine import product
@@ -63,6 +63,11 @@ class Chunk:
     good: Node | None = None  # [t, ...]: whether what a row is made of is a number; None: without feedback
     names: dict[Node, str] = field(default_factory=dict)  # node -> a name for emitted code
     plans: dict[tuple[str, ...], str] = field(default_factory=dict)  # contracted dims -> numerical plan, in words
+    decayed: bool = False  # whether what is read before a row's own writes has its own decay
+
+    def _early(self, exclusive: bool) -> bool:
+        """Whether the own decay of a row that reads is left out. exclusive: whether its writes are."""
+        return exclusive and not self.decayed
 
     # ---- resets ----
 
@@ -105,7 +110,7 @@ class Chunk:
 
     def _from_start(self, exclusive: bool) -> list[Node]:
         """[t, ...]: what decays leave of the state as the block begins."""
-        return [self._named("from_start", decay.from_start(exclusive)) for decay in self.decays]
+        return [self._named("from_start", decay.from_start(self._early(exclusive))) for decay in self.decays]
 
     def _spread(
         self, q: Node, source: Source, over: tuple[str, ...], exclusive: bool, clean: Node | None = None
@@ -146,7 +151,7 @@ class Chunk:
     def _outside_factors(self, outside: list[Decay], block: int, exclusive: bool) -> tuple[Node | None, Node]:
         if block == 0:
             return None, const(1.0)
-        pairs = [d.level(block, exclusive) for d in outside]
+        pairs = [d.level(block, self._early(exclusive)) for d in outside]
         return product(p[0] for p in pairs), product(p[1] for p in pairs)
 
     def _levelled(self, outside: list[Decay], over: tuple[str, ...]) -> bool:
@@ -168,7 +173,7 @@ class Chunk:
         flat = [d for d in self.decays if d not in inside and d.dims <= (mine - set(over)) | {BATCH}]
         shared = None
         for d in flat:
-            one = d.pairs(exclusive)
+            one = d.pairs(self._early(exclusive))
             shared = one if shared is None else shared * one
 
         def masked(mask: Node, matrix: Node, name: str = "A") -> Node:
@@ -178,7 +183,7 @@ class Chunk:
         if not inside and not split:
             return [(0, masked(causal(exclusive), total(q * columns(k), over)))]
         if not split and self._exact(inside):
-            spans = product(d.pairs(exclusive) for d in inside)
+            spans = product(d.pairs(self._early(exclusive)) for d in inside)
             return [(0, masked(causal(exclusive), total(q * columns(k) * spans, over)))]
         out = []
         narrow = 1 if split else self._factored_rows(inside)
@@ -187,7 +192,7 @@ class Chunk:
                 break
             up, down = q, k
             for d in inside:
-                row, column = d.level(block, exclusive)
+                row, column = d.level(block, self._early(exclusive))
                 up, down = up * row, down * column
             out.append((block, masked(level_mask(block, self.rows), total(up * columns(down), over), f"A_{block}")))
         if narrow > 1:
@@ -247,7 +252,7 @@ class Chunk:
     ) -> Node:
         for d in inside:
             assert d.log is not None
-            q = q * node("exp", cumsum(d.log, ROW, rows, exclusive=exclusive))
+            q = q * node("exp", cumsum(d.log, ROW, rows, exclusive=self._early(exclusive)))
             k = k * node("exp", -cumsum(d.log, ROW, rows))
         return total(q * columns(k), over)
 
@@ -258,23 +263,27 @@ class Chunk:
         # a row has every dim of the state but those contracted: one matrix for each index of what varies along them
         varying = frozenset().union(*(d.dims for d in self.decays))
 
+        def seen(read: Reading) -> Chunk:
+            return replace(self, decayed=read.decayed)
+
         def linear(read: Reading) -> Node:
-            return self._read(read.by, read.over, True, ())
+            return seen(read)._read(read.by, read.over, True, ())
 
         def matrix(read: Reading, into: int, a: Source) -> Node:
             k, others = a.split(read.over)
             along = varying - set(read.over)
             condition, by = taken_off(read.by, read.over)
             if not a.rank:
-                return kept(condition, self.pair(by, product((*others, k)), read.over, True, along=along)[0][1])
+                return kept(condition, seen(read).pair(by, product((*others, k)), read.over, True, along=along)[0][1])
             # rows of one step and of others from one product, so that equal keys give equal numbers, which cancel
-            found = self.pair(by, k, read.over, True, along=along)[0][1]
+            found = seen(read).pair(by, k, read.over, True, along=along)[0][1]
             return kept(condition, found * columns(expanded(product(others), (ROW,))) if others else found)
 
         def reading(read: Reading) -> Node | None:
             condition, by = taken_off(read.by, read.over)
-            inner = [f for f in self._from_start(True) if set(f.dims) & set(read.over)]
-            outer = [f for f in self._from_start(True) if f not in inner]
+            spans = seen(read)._from_start(True)
+            inner = [f for f in spans if set(f.dims) & set(read.over)]
+            outer = [f for f in spans if f not in inner]
             return sound([product((by, *inner)), *outer], read.over, both(condition, self._alive_from_start(True)))
 
         def writing(read: Reading, a: Source) -> Node | None:

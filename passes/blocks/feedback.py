@@ -48,14 +48,17 @@ class Lifting:
 
 
 def feedback(
-    updates: Sequence[Node], olds: Sequence[Node], over: tuple[str, ...], lifting: Lifting
+    updates: Sequence[Node], olds: Sequence[Node], over: tuple[str, ...], lifting: Lifting, decay: Product = ()
 ) -> Feedback:
-    """over: the dims that feedback contracts. Raises NotChunkwise."""
+    """over: the dims that feedback contracts; decay: the coefficient of the one state, () for none or where there are several.
+    Where every row reads the state times that, rows read it decayed. Raises NotChunkwise."""
     try:
         rows, forms = rows_of(updates, olds, over)
     except NotAffine as stop:
         raise NotChunkwise(stop.why) from None
     every = [(row, place) for row in rows for place in _places(row, lifting.sizes)]
+    reads = [p for row in rows for read in row.reads for p in read.products]
+    decay = decay if all(without(p, decay) is not None for p in reads) else ()
     if len(every) > MOST_ROWS:
         raise NotChunkwise(f"its feedback has {len(every)} rows a step: at most {MOST_ROWS} are solved together")
     for form in forms:
@@ -73,7 +76,7 @@ def feedback(
             if (x := _same(row, place, other, there, lifting)) is not None
         }
         out.append(Unknown(
-            tuple(_reading(read, place, olds, over, lifting, used) for read in row.reads),
+            tuple(_reading(read, place, olds, over, lifting, used, decay) for read in row.reads),
             None, None if given is None else kept(used, given),
             tuple(
                 (i, lifting.source(_at((*t.outer, *t.inner), place)))
@@ -114,12 +117,12 @@ def _together(
         return stacked({(i,): x for i, x in enumerate(parts)})
 
     reads = []
-    for of, over in dict.fromkeys((read.of, read.over) for row in unknowns for read in row.reads):
+    for of, over, decayed in dict.fromkeys((read.of, read.over, read.decayed) for row in unknowns for read in row.reads):
         for mine in zip_longest(*([r for r in row.reads if (r.of, r.over) == (of, over)] for row in unknowns)):
             scales = {read.scale for read in mine if read is not None}
             scale = scales.pop() if len(scales) == 1 else 1.0
             factors = [ZERO if read is None else read.by if scale == read.scale else read.by * read.scale for read in mine]
-            reads.append(Reading(of, column(factors), over, scale))
+            reads.append(Reading(of, column(factors), over, scale, decayed))
     every = range(len(unknowns))
     pairs = Stacking((dim, dim + "'"), len(unknowns), sizes, moved=True)
     within = pairs({(i, j): same.get((i, j), ZERO) for i in every for j in range(i)})
@@ -180,16 +183,17 @@ def _at(factors: Product, place: Place) -> Product:
 
 
 def _reading(
-    read: Read, place: Place, olds: Sequence[Node], over: tuple[str, ...], lifting: Lifting, used: Node | None
+    read: Read, place: Place, olds: Sequence[Node], over: tuple[str, ...], lifting: Lifting, used: Node | None,
+    decay: Product,
 ) -> Reading:
     along = tuple(d for d in read.over if d in read.state.dims)
     extra = tuple(d for d in read.over if d not in along)
     wanted = tuple(sorted(d for d in over if d in read.state.dims))
     if along != wanted:
         raise NotChunkwise(f"its feedback contracts {', '.join(along)} and also {', '.join(wanted)}")
-    products = [_at(p, place) for p in read.products]
+    products = [_at(without(p, decay) or (), place) for p in read.products]
     by = lifting.sum([(total(product(p), extra),) for p in products] if extra else products)
-    return Reading(list(olds).index(read.state), kept(used, by), along, read.scale)
+    return Reading(list(olds).index(read.state), kept(used, by), along, read.scale, bool(decay))
 
 
 def _same(row: Row, place: Place, other: Row, there: Place, lifting: Lifting) -> Node | None:
@@ -206,6 +210,16 @@ def _same(row: Row, place: Place, other: Row, there: Place, lifting: Lifting) ->
 def _given(row: Row, place: Place, lifting: Lifting) -> Node | None:
     given = [_at(p, place) for p in row.form.rest if not is_zero(p)]
     return lifting.sum(given) if given else None
+
+
+def without(p: Product, factors: Product) -> Product | None:
+    """A product without these factors of it; None where it lacks one."""
+    left = list(p)
+    for f in factors:
+        if f not in left:
+            return None
+        left.remove(f)
+    return tuple(left)
 
 
 def is_zero(p: Product) -> bool:

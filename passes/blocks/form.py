@@ -233,7 +233,8 @@ class BlockForm(Lifted):
         self.reasons += [Reason("numerics", name, note) for note in given.notes]
         if len(overs) > 1:
             raise NotBlock(name, f"its feedback contracts {' and also '.join(', '.join(over) for over in overs)}")
-        found = self._feedback(name, [update], [old], *overs) if overs else Feedback((form,), None)
+        decay = diagonal[0] if len(diagonal) == 1 and parted(diagonal[0])[0] is None else ()
+        found = self._feedback(name, [update], [old], next(iter(overs)), decay) if overs else Feedback((form,), None)
         if given.kept is not None and (mixed := set(given.kept.dims) & {d for over in overs for d in over}):
             raise NotBlock(name, f"it is reset differently along {', '.join(sorted(mixed))}, which its feedback contracts")
         writes = self._writes(found.forms[0])
@@ -284,11 +285,13 @@ class BlockForm(Lifted):
             self.ends[state] = system.end(i)
         self.open += [u, v]
 
-    def _feedback(self, name: str, updates: list[Node], olds: list[Node], over: tuple[str, ...]) -> Feedback:
+    def _feedback(
+        self, name: str, updates: list[Node], olds: list[Node], over: tuple[str, ...], decay: Product = ()
+    ) -> Feedback:
         """The updates in the old states and the rows that each step reads of them and writes back."""
         sizes = {d.name: d.choices[0] for d in self.program.dims.values() if len(d.choices) == 1}
         try:
-            return feedback(updates, olds, over, Lifting(self._sum, self._source, sizes, self.lift, self._here()))
+            return feedback(updates, olds, over, Lifting(self._sum, self._source, sizes, self.lift, self._here()), decay)
         except NotChunkwise as stop:
             raise NotBlock(name, str(stop)) from None
 

@@ -52,12 +52,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Reading:
-    """scale * sum[over](by * S) of state number `of`, before the step's own update."""
+    """scale * sum[over](by * S) of state number `of`, before the step's own writes, and before its decay unless decayed."""
 
     of: int
     by: Node
     over: tuple[str, ...]
     scale: float
+    decayed: bool = False
 
 
 @dataclass(frozen=True)

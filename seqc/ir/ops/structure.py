@@ -237,9 +237,16 @@ def _max_scan_vjp_start(n: Node, d: Node) -> Node:
 
 
 def _tri_vjp(n: Node, d: Node) -> Node:
-    """dM = -strictly_lower(T^T dT T^T)."""
-    left, right, primed = n, n, expanded(d, n.dims)
+    """dM = -strictly_lower(T^T dT T^T), and where dT sums a b^T, as it does behind T b: that of (T^T a) (T b)^T."""
     rows, columns = n.names("row"), n.names("col")
+    apart = _apart(d, rows, columns)
+    if apart is not None:
+        over, (a, b) = d.names("over"), apart
+        left, right = total(a * n, rows), total(n * b, columns)
+        for row, col in zip(rows, columns, strict=True):
+            left, right = renamed(left, col, row), renamed(right, row, col)
+        return where(later(rows, columns), -total(left * right, over), 0.0)
+    left, right, primed = n, n, expanded(d, n.dims)
     far = [d + "'" * (1 + max(x.count("'") for x in (*rows, *columns))) for d in (*rows, *columns)]
     rows2, columns2 = far[: len(rows)], far[len(rows) :]
     for row, col, row2, col2 in zip(rows, columns, rows2, columns2, strict=True):
@@ -248,6 +255,17 @@ def _tri_vjp(n: Node, d: Node) -> Node:
         primed = renamed(renamed(primed, row, row2), col, col2)
     inner = total(left * primed, rows2)
     return where(later(rows, columns), -total(inner * right, columns2), 0.0)
+
+
+def _apart(d: Node, rows: Sequence[str], columns: Sequence[str]) -> tuple[Node, Node] | None:
+    """(a, b) where d sums a b^T over dims that are neither rows nor columns."""
+    if d.op != "sum" or d.args[0].op != "mul" or set(d.names("over")) & {*rows, *columns}:
+        return None
+    both = {*rows, *columns}
+    for a, b in (d.args[0].args, d.args[0].args[::-1]):
+        if both & set(a.dims) == set(rows) and both & set(b.dims) == set(columns):
+            return a, b
+    return None
 
 
 def later(rows: Sequence[str], columns: Sequence[str]) -> Node:
