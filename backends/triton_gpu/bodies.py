@@ -176,7 +176,7 @@ class Bodies:
 
     # ---- the order within a loop ----
 
-    def sparing(self, body: Iterable[Item], innermost: bool) -> list[Item]:
+    def sparing(self, body: Iterable[Item], innermost: bool, apart: bool = True) -> list[Item]:
         """The same items; those of a chunk in an order that keeps few tiles alive. In a step or a scan few are alive anyway,
         and loads stay first, so that they are on their way while the rest is computed."""
         body = list(body)
@@ -184,14 +184,15 @@ class Bodies:
             return body
         if not innermost:
             return [self.inside(i) if isinstance(i, Loop) else i for i in body]
-        items, became = order(body, tile_bytes(body, self.roles, self.block.rows), lambda n: n in self.names or n in self.lines)
+        size = tile_bytes(body, self.roles, self.block.rows, apart)
+        items, became = order(body, size, lambda n: n in self.names or n in self.lines)
         for known in (self.names, self.labels):
             known.update({new: known[old] for old, new in became.items() if old in known})
         return list(items)
 
     def inside(self, loop: Loop) -> Loop:
         """The same loop, its innermost body in that order."""
-        return replace(loop, body=tuple(self.sparing(loop.body, not any(isinstance(i, Loop) for i in loop.body))))
+        return replace(loop, body=tuple(self.sparing(loop.body, not any(isinstance(i, Loop) for i in loop.body), False)))
 
 
 def _factor(n: Node) -> str:

@@ -116,6 +116,41 @@ def max_scan(a, b, start):
     return tl.maximum(start + gain, floor)
 '''
 
+PAIR_DECAY = '''
+@triton.jit
+def added_in_two(a_high, a_low, b_high, b_low):
+    """a + b, each a number and what rounding has taken off it (Knuth's sum without an error)."""
+    high = a_high + b_high
+    of_b = high - a_high
+    return high, a_low + b_low + ((a_high - (high - of_b)) + (b_high - of_b))
+
+
+@triton.jit
+def pair_decay(x, EXCLUSIVE: tl.constexpr):
+    """[C, C]: exp of the sum of x [C] over the steps after s up to t (t itself left out where EXCLUSIVE), for x <= 0.
+
+    It is the difference of two sums from the first step, which lack nothing that rounding takes off, so that it is as exact as
+    a sum of its own. A step below -128 counts as -128: with either the exponential of a sum is 0.
+    """
+    o_t = tl.arange(0, x.shape[0])
+    x = tl.where(x < -128.0, -128.0, x)
+    high, low = tl.associative_scan((x, 0.0 * x), 0, added_in_two)
+    to_high, to_low = high, low
+    if EXCLUSIVE:
+        to_high, to_low = shift_rows(high, 1), shift_rows(low, 1)
+    span = (to_high[:, None] - high[None, :]) + (to_low[:, None] - low[None, :])
+    return tl.exp(tl.where(o_t[:, None] > o_t[None, :], span, 0.0))
+'''
+
+CROSSING_SUMS = '''
+@triton.jit
+def crossing_sums(x, EXCLUSIVE: tl.constexpr):
+    """[C]: for each step i the sum of x [C, C] over the pairs (t, s) with s < i <= t (i < t where EXCLUSIVE)."""
+    o_t = tl.arange(0, x.shape[0])
+    behind = o_t[:, None] > o_t[None, :] + (1 if EXCLUSIVE else 0)
+    return shift_rows(tl.sum(tl.where(behind, tl.cumsum(x, 1), 0.0), 0), 1)
+'''
+
 MORE: Mapping[str, str] = MappingProxyType(
     {
         "sign": SIGN.strip(),
@@ -125,6 +160,8 @@ MORE: Mapping[str, str] = MappingProxyType(
         "affine_scan_from": AFFINE_SCAN_FROM.strip(),
         "reset_scan_from": RESET_SCAN.strip(),
         "max_scan": MAX_SCAN.strip(),
+        "pair_decay": PAIR_DECAY.strip(),
+        "crossing_sums": CROSSING_SUMS.strip(),
     }
 )
 """Name -> source text, callees before callers."""

@@ -18,6 +18,7 @@ from seqc.analysis.workload import FORMS
 from seqc.backends.triton_gpu.chains import Chains
 from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Note, Store
 from seqc.backends.triton_gpu.roles import Roles, rank_tile
+from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS
 from seqc.backends.triton_gpu.tuning.search import Task, Value, sparing
 from seqc.backends.triton_gpu.uses import Uses, consumed
 from seqc.ir.dims import base, is_rank, is_time
@@ -37,14 +38,16 @@ def order(
     return _Order(items, size, fixed).run()
 
 
-def tile_bytes(items: Iterable[Item], roles: Roles, rows: int) -> Callable[[Node], int]:
+def tile_bytes(items: Iterable[Item], roles: Roles, rows: int, apart: bool = False) -> Callable[[Node], int]:
     """The bytes of a value's tile, at extents that stand for any; operands of products are kept in their narrow type. Where
     a product has few rows, each warp takes columns of its own and holds the left operand whole; an operand that is taken
-    again stays so long."""
+    again stays so long. Where it has many, warps take operands from shared memory, and what is loaded holds few registers, but
+    where a loop sends for it ahead (not apart)."""
     uses = Uses(items, roles)
+    loaded = {i.node for i in uses.items if isinstance(i, Load)} if apart and rows >= TURNED_ROWS else set()
 
     def size(n: Node) -> int:
-        bytes = 2 if uses.is_operand(n) else 4
+        bytes = 1 if n in loaded else 2 if uses.is_operand(n) else 4
         for d in roles.axes(n.dims):
             bytes *= rows if is_time(d) else rank_tile(base(d)) if is_rank(d) else PIECE if d in roles.blocked else WHOLE
         held = WARPS if uses.again(n) and uses.in_every_warp(n, rows) else 1

@@ -39,7 +39,7 @@ from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.positions import is_position
 from seqc.backends.triton_gpu.products import Products
 from seqc.backends.triton_gpu.schedule import STEPS_KERNEL, Schedule
-from seqc.backends.triton_gpu.segments import decays, runs
+from seqc.backends.triton_gpu.segments import decays, hidden, runs
 from seqc.backends.triton_gpu.texts import ATOM, TAB, Text
 from seqc.backends.triton_gpu.uses import Uses, used_at_once, used_inside, used_next
 from seqc.backends.triton_gpu.values import Values
@@ -70,6 +70,7 @@ class ItemPrinter:
         self.values = Values(products, self.names, self.addresses, self.find, self.levels, self.is_virtual)
         self.values.walks = schedule.block.form != "chunkwise" and not products.of
         self.spans = decays(schedule, uses)
+        self.hidden = hidden(self.spans, uses, self.roles)
         self.values.runs = runs(self.spans, schedule, uses, kernel.block_in_grid)
         self.texts: list[dict[Node, Text]] = [{}]
         self.sums: dict[str, str] = {}
@@ -269,7 +270,7 @@ class ItemPrinter:
         if n.dtype == "bool" and self.levels:
             by = self.uses.by_nodes.get(n, ())
             return n in self.levels or (bool(by) and n not in self.uses.by_items and all(u in self.levels for u in by))
-        return n in self.uses.only_summed or n in self.uses.only_renamed or n in self.spans
+        return n in self.uses.only_summed or n in self.uses.only_renamed or n in self.hidden
 
     def is_sum_so_far(self, n: Node) -> bool:
         """Whether n adds to a sum of the same name that nothing else takes."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from seqc.analysis.ranges import infer
 from seqc.backends.triton_gpu.kernel import Let
 from seqc.ir.dims import is_time
-from seqc.ir.graph import Node, depends
+from seqc.ir.graph import COL, ROW, Node, const, depends, index, node
 from seqc.ir.intervals import ANY
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 LANES = 32  # threads of a warp
 SCANS = ("affine_scan", "max_scan")
 PRODUCT, DECAY = "product_", "decay"  # how the names of device functions begin, and end
+PAIR = "pair_decay"  # of pairs of steps
+BEHIND = node("gt", index(ROW), index(COL))
 
 
 def runs(spans: Collection[Node], schedule: Schedule, uses: Uses, apart: bool) -> dict[Node, str]:
@@ -34,18 +36,46 @@ def runs(spans: Collection[Node], schedule: Schedule, uses: Uses, apart: bool) -
     found = [n for n in uses.by_nodes if n.op == "cumsum" and across(n, schedule.roles)]
     late = depends([n.args[0] for n in found], filter(uses.is_dot, uses.by_nodes))
     kind = PRODUCT if apart and any(n.args[0] in late for n in found if n not in spans) else "column_"
-    return {n: kind + (DECAY if n in spans else "cumsum") for n in found}
+    pairs = {n: PAIR for n in spans if between(n, schedule.roles) is not None}
+    return pairs | {n: kind + (DECAY if n in spans else "cumsum") for n in found}
 
 
 def decays(schedule: Schedule, uses: Uses) -> frozenset[Node]:
-    """Running sums of logarithms that are never above 0 and that vary along a tile axis that is no step, where nothing but
-    exponentials takes them."""
+    """Running sums of logarithms that are never above 0 and that vary along a tile axis that is no step, or from step to step
+    between two of them, where nothing but exponentials takes them."""
     found = [
         n for n, by in uses.by_nodes.items()
-        if n.op == "cumsum" and all(u.op == "exp" for u in by) and n not in uses.by_items and across(n, schedule.roles)
+        if n.op == "cumsum" and all(u.op == "exp" for u in by) and n not in uses.by_items
+        and (across(n, schedule.roles) or between(n, schedule.roles) is not None)
     ]
     ranges = infer(schedule.program, [n.args[0] for n in found], dict.fromkeys(schedule.program.states, ANY))
     return frozenset(n for n in found if ranges[n.args[0]].hi <= 0.0)
+
+
+def between(n: Node, roles: Roles) -> Node | None:
+    """The value [t] whose sums over the steps after s up to t a running sum [t, s] is; None where it is another sum."""
+    inside = n.args[0]
+    if n.op != "cumsum" or inside.op != "where" or n.number("block") or n.number("reverse") or across(n, roles):
+        return None
+    after, x, rest = inside.args
+    return x if after is BEHIND and rest is const(0.0) and n.text("dim") == ROW and COL not in x.dims else None
+
+
+def crossing(n: Node, roles: Roles) -> Node | None:
+    """The running sum [t, s] back from the last step that a sum takes, for each step, of those s before it; None for others."""
+    if n.op != "sum" or n.names("over") != (COL,) or n.args[0].op != "where" or n.args[0].args[0] is not BEHIND:
+        return None
+    run, rest = n.args[0].args[1:]
+    back = run.op == "cumsum" and not run.number("block") and run.number("reverse") and run.text("dim") == ROW
+    return run if back and rest is const(0.0) and not across(run, roles) else None
+
+
+def hidden(spans: Collection[Node], uses: Uses, roles: Roles) -> frozenset[Node]:
+    """The exponents `spans`, and what device functions of pairs of steps make for themselves and nothing else takes."""
+    crossed = {i.node: run for i in uses.items if isinstance(i, Let) and (run := crossing(i.node, roles)) is not None}
+    heads = {*crossed, *(n for n in spans if between(n, roles) is not None)}
+    masked = {n.args[0] for n in heads if set(uses.by_nodes[n.args[0]]) <= heads} - uses.by_items
+    return frozenset(spans) | masked | {n for n in crossed.values() if set(uses.by_nodes[n]) <= masked} - uses.by_items
 
 
 def columns(spans: Collection[Node], uses: Uses, roles: Roles) -> str:
@@ -57,7 +87,7 @@ def columns(spans: Collection[Node], uses: Uses, roles: Roles) -> str:
     steps = [item.node for item in uses.items if isinstance(item, Let) and item.node.op in (*SCANS, "shift")]
     steps = [n for n in steps if is_time(n.text("dim")) and across(n, roles)]
     scans = [] if spans or any(n.op == "shift" and not next_to(n) for n in steps) else steps
-    axes = {across(n, roles)[-1] for n in (*spans, *scans)}
+    axes = {wide[-1] for n in (*spans, *scans) if (wide := across(n, roles))}
     return axes.pop() if len(axes) == 1 else ""
 
 

@@ -5,14 +5,21 @@ is no number spoils all of a channel, and for outputs, which are spoilt later. A
 for the first, if nothing but a sum over the rows takes it, which is then NaN too. Finite channels are the same to the bit.
 
 Before: `sum[V](a * sum[K](b * S))` beside `sum[V](a * S)`, the second of a cotangent, the first's inner sum of none. After:
-`sum[K](b * sum[V](a * S))`: the gradient of a decay from those of keys and queries. That is reassociation alone.
+`sum[K](b * sum[V](a * S))`: the gradient of a decay from those of keys and queries.
+
+Before: `(a * b + c * d) * e` beside `a * e` and `c * e`, and `sum[K](x) - sum[K](y)`. After: `(a * e) * b + (c * e) * d`, and
+`sum[K](x - y)`. These three reassociate alone.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 
+from seqc.backends.triton_gpu.pairing import is_product
+from seqc.backends.triton_gpu.roles import Roles
 from seqc.ir.block import ROW
 from seqc.ir.dims import is_rank
 from seqc.ir.graph import Node, const, depends, leaves, node, rebuild, topological, total
@@ -22,11 +29,14 @@ Names = tuple[tuple[str, str], ...]
 Done = dict[Node, Node]
 
 
-def shared(outputs: Mapping[str, Node]) -> tuple[dict[str, Node], Done]:
+def shared(outputs: Mapping[str, Node], roles: Roles) -> tuple[dict[str, Node], Done]:
     """(the outputs, what became of each node)."""
-    one, first = joined(outputs)
-    both, then = reordered(one)
-    return both, {n: then[x] for n, x in first.items() if x in then}
+    became: Done = {n: n for n in topological(outputs.values())}
+    now = dict(outputs)
+    for way in (joined, reordered, distributed, partial(added_first, roles=roles)):
+        now, then = way(now)
+        became = {n: then[x] for n, x in became.items() if x in then}
+    return now, became
 
 
 def joined(outputs: Mapping[str, Node]) -> tuple[dict[str, Node], Done]:
@@ -71,6 +81,55 @@ def reordered(outputs: Mapping[str, Node]) -> tuple[dict[str, Node], Done]:
             b, inner, over = found[n]
             done[n] = total(done[b] * done[inner], over)
     return {key: done[n] for key, n in outputs.items()}, done
+
+
+def distributed(outputs: Mapping[str, Node]) -> tuple[dict[str, Node], Done]:
+    """A factor of a sum of products taken into them, where it multiplies a factor of each anyhow."""
+    order = topological(outputs.values())
+    there = {frozenset(n.args): n for n in order if n.op == "mul"}
+    done: Done = {}
+
+    def taken_in(x: Node, e: Node) -> Node | None:
+        """x * e, of products that are there."""
+        if x.op in ("add", "sub"):
+            parts = [taken_in(a, e) for a in x.args]
+            return None if None in parts else node(x.op, *(p for p in parts if p is not None))
+        for a, b in (x.args, x.args[::-1]) if x.op == "mul" else ():
+            product = there.get(frozenset((a, e)))
+            if product is not None and product in done:
+                return done[product] * done[b]
+        return None
+
+    for n in topological([*(m for m in there.values() if not _holds_sum(m)), *outputs.values()]):
+        done[n] = rebuild(n, tuple(done[a] for a in n.args))
+        for x, e in (n.args, n.args[::-1]) if n.op == "mul" else ():
+            found = taken_in(x, e) if x.op in ("add", "sub") else None
+            done[n] = done[n] if found is None else found
+    return {key: done[n] for key, n in outputs.items()}, done
+
+
+def added_first(outputs: Mapping[str, Node], roles: Roles) -> tuple[dict[str, Node], Done]:
+    """Sums over the same dims added up before they are taken, where none is a matrix product and nothing else takes them."""
+    order = topological(outputs.values())
+    users = Counter(a for n in order for a in n.args) + Counter(outputs.values())
+
+    def alone(n: Node) -> bool:
+        if users[n] > 1 or not _is_product(n):
+            return False
+        return not is_product(*(frozenset(roles.axes(x.dims)) for x in (*n.args[0].args, n)))
+
+    done: Done = {}
+    for n in order:
+        done[n] = rebuild(n, tuple(done[a] for a in n.args))
+        if n.op in ("add", "sub") and all(map(alone, n.args)) and n.args[0].names("over") == n.args[1].names("over"):
+            inside = [done[a.args[0]] for a in n.args]
+            if set(inside[0].dims) == set(inside[1].dims):
+                done[n] = total(node(n.op, *inside), n.args[0].names("over"))
+    return {key: done[n] for key, n in outputs.items()}, done
+
+
+def _holds_sum(n: Node) -> bool:
+    return any(a.op in ("add", "sub") for a in n.args)
 
 
 def _is_product(n: Node) -> bool:

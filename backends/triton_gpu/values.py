@@ -14,7 +14,7 @@ from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.positions import has_positions, is_position
 from seqc.backends.triton_gpu.products import Operand, Product, Products
 from seqc.backends.triton_gpu.roles import ALL, lines, rank_tile
-from seqc.backends.triton_gpu.segments import DECAY, PRODUCT, next_to
+from seqc.backends.triton_gpu.segments import DECAY, PAIR, PRODUCT, crossing, next_to
 from seqc.backends.triton_gpu.texts import ATOM, BINDS, Text, in_front, is_number, literal, ordered
 from seqc.diagnostics import SeqcBug, Unsupported
 from seqc.ir.block import COL, ROW
@@ -218,6 +218,10 @@ class Values:
         inner = n.args[0]
         if n in self.products.of:
             return self.product(self.products.of[n])
+        crossed = crossing(n, self.roles)
+        if crossed is not None:
+            x = ordered(self.whole(crossed.args[0]), (ROW, COL))
+            return Text(f"crossing_sums({x.code}, {bool(crossed.number('exclusive'))})", (ROW,))
         x = self.whole(inner)
         dirty = tuple(d for d in self.padded(over) if not self.padding.clean(inner, d))
         x = self.masked(x, dirty)
@@ -226,6 +230,8 @@ class Values:
     def reduce(self, call: str, x: Text, over: tuple[str, ...]) -> Text:
         """One axis after the other, the last first."""
         code, left = x.code, list(x.axes)
+        if len(left) > 1 and set(left) <= set(over) and call == "tl.sum":
+            return Text(f"tl.sum({code})")
         for axis in [a for a in x.axes[::-1] if a in over]:
             code = f"{call}({code}, {left.index(axis)})"
             left.remove(axis)
@@ -299,6 +305,9 @@ class Values:
 
     def run(self, n: Node) -> Text:  # a running sum, or what a device function makes of it
         dim, function = n.text("dim"), self.runs.get(n, "segment_cumsum")
+        if function == PAIR:
+            code = f"{PAIR}({self.whole(n.args[0].args[1]).code}, {bool(n.number('exclusive'))})"
+            return ordered(Text(code, (ROW, COL)), self.axes(n))
         block = self.block(n.number("block")) or (self.names.tile(dim) if not is_time(dim) else self.names.use("BT"))
         more = [block, f"{bool(n.number('reverse'))}", f"{bool(n.number('exclusive'))}"]
         more += [self.names.use("DOT")] if PRODUCT in function else []
