@@ -186,19 +186,20 @@ def join_inverses(M, b_X, C: tl.constexpr, SIDE: tl.constexpr, PRECISION: tl.con
     The inverse of [[A, 0], [B, D]] has -D^-1 B A^-1 below its diagonal; all pairs of blocks are joined at once.
     """
     NB: tl.constexpr = C // SIDE
-    o_b = tl.arange(0, NB)
-    below = (o_b[:, None] == o_b[None, :] + 1) & (o_b[None, :] % 2 == 0)
-    b_B = tl.sum(tl.where(below[:, None, :, None], tl.reshape(M, (NB, SIDE, NB, SIDE)), 0.0), 2)
-    b_B = tl.sum(tl.reshape(b_B, (NB // 2, 2, SIDE, SIDE)), 1)
-    lower = tl.arange(0, 2) == 1
-    b_halves = tl.reshape(b_X, (NB // 2, 2, SIDE, SIDE))
-    b_A = tl.sum(tl.where(lower[None, :, None, None], 0.0, b_halves), 1)
-    b_D = tl.sum(tl.where(lower[None, :, None, None], b_halves, 0.0), 1)
+    b_halves = tl.reshape(M, (NB // 2, 2, SIDE, NB // 2, 2, SIDE))
+    b_left, _ = tl.split(tl.permute(b_halves, (0, 2, 3, 5, 1, 4)))
+    _, b_B = tl.split(b_left)
+    if NB > 2:
+        o_b = tl.arange(0, NB // 2)
+        b_B = tl.sum(tl.where((o_b[:, None] == o_b[None, :])[:, None, :, None], b_B, 0.0), 2)
+    else:
+        b_B = tl.reshape(b_B, (1, SIDE, SIDE))
+    b_X = tl.reshape(b_X, (NB // 2, 2, SIDE, SIDE))
+    b_A, b_D = tl.split(tl.permute(b_X, (0, 2, 3, 1)))
     b_B = tl.dot(b_D, tl.dot(b_B, b_A, input_precision=PRECISION), input_precision=PRECISION)
-    right = lower[None, None, None, :, None]
-    b_top = tl.where(right, 0.0, b_A[:, None, :, None, :])
-    b_bottom = tl.where(right, b_D[:, None, :, None, :], -b_B[:, None, :, None, :])
-    b_X = tl.where(lower[None, :, None, None, None], b_bottom, b_top)
+    lower = tl.arange(0, 2) == 1
+    row, column = lower[None, :, None, None, None], lower[None, None, None, :, None]
+    b_X = tl.where(row == column, b_X[:, :, :, None, :], tl.where(row, -b_B[:, None, :, None, :], 0.0))
     return tl.reshape(b_X, (NB // 2, 2 * SIDE, 2 * SIDE))
 
 
