@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from seqc.backends.triton_gpu.device import HELPERS, helper_texts, needs
+from seqc.backends.triton_gpu.device_more import MORE
 from seqc.backends.triton_gpu.device_sequences import SEQUENCES
 
 pytest.importorskip("triton")
@@ -78,6 +79,18 @@ def shift_kernel(p_x, p_y, RANK: tl.constexpr, C: tl.constexpr, K: tl.constexpr,
 def column_shift_kernel(p_x, p_y, RANK: tl.constexpr, C: tl.constexpr, K: tl.constexpr, L: tl.constexpr, BY: tl.constexpr):
     o = offsets(RANK, C, K, L)
     tl.store(p_y + o, shift_in_columns(tl.load(p_x + o), BY))
+
+
+@triton.jit
+def pair_decay_kernel(p_x, p_y, C: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    x = tl.load(p_x + tl.arange(0, C) * C)
+    tl.store(p_y + offsets(2, C, C, 1), pair_decay(x, EXCLUSIVE))
+
+
+@triton.jit
+def crossing_kernel(p_x, p_y, C: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    o = offsets(2, C, C, 1)
+    tl.store(p_y + o, tl.broadcast_to(crossing_sums(tl.load(p_x + o), EXCLUSIVE)[:, None], (C, C)))
 
 
 @triton.jit
@@ -177,6 +190,9 @@ for backend, arch, width, precision in TARGETS:
         for kernel in ("column_kernel", "decay_kernel", "product_kernel", "product_decay_kernel"):
             check(kernel, xy, dict(RANK=2, C=64, K=32, L=1, BLOCK=16, REVERSE=reverse, EXCLUSIVE=exclusive))
         check("cumsum_kernel", xy, dict(RANK=rank, C=64, K=32, L=4, BLOCK=16, REVERSE=reverse, EXCLUSIVE=exclusive))
+    for exclusive in (True, False):
+        check("pair_decay_kernel", xy, dict(C=64, EXCLUSIVE=exclusive))
+        check("crossing_kernel", xy, dict(C=64, EXCLUSIVE=exclusive))
     check("scan_kernel", ["p_a", "p_b", "p_d", "p_h"], dict(RANK=2, C=64, K=32, REVERSE=True))
     for function in ["log1p", "expm1", "sigmoid", "logsigmoid", "softplus", "tanh", "silu", "atan", "nearest"]:
         check("elementwise_kernel", xy, dict(N=128, FUNCTION=function))
@@ -184,7 +200,8 @@ for backend, arch, width, precision in TARGETS:
 
 
 def _module(folder: Path) -> None:
-    texts = ["import triton\nimport triton.language as tl", *helper_texts(HELPERS), *SEQUENCES.values(), KERNELS.strip()]
+    more = [MORE["pair_decay"], MORE["crossing_sums"]]
+    texts = ["import triton\nimport triton.language as tl", *helper_texts(HELPERS), *more, *SEQUENCES.values(), KERNELS.strip()]
     (folder / "kernels_under_test.py").write_text("\n\n\n".join(texts) + "\n")
 
 
@@ -273,6 +290,41 @@ def test_column_decay(tmp_path: Path, function: str) -> None:
     for (got,), want in zip(_interpret(tmp_path, calls), wants, strict=True):
         np.testing.assert_allclose(got, want, rtol=(1024 if "product" in function else 256) * 2.0**-24, atol=1e-37)
         assert not np.any(got[want == 0.0])
+
+
+def test_decays_between_steps(tmp_path: Path) -> None:
+    """As exact as each sum of its own, whatever stands before it: resets, steep steps, and mild ones behind them."""
+    rng = np.random.default_rng(5)
+    calls, wants = [], []
+    for side in (16, 64):
+        for steep in (1.0, 50.0, 3e4):
+            x = -rng.uniform(0, 1, side) * rng.choice([1e-4, 1.0, steep], side)
+            x[rng.uniform(size=side) < 0.1] = -np.inf
+            x = x.astype(np.float32)
+            for exclusive in (False, True):
+                calls.append(("pair_decay_kernel", [np.repeat(x[:, None], side, 1)], {"C": side, "EXCLUSIVE": exclusive}, 1))
+                spans = [[x[s + 1 : t + 1 - exclusive].astype(np.float64).sum() if t > s else 0.0 for s in range(side)]
+                         for t in range(side)]
+                wants.append(np.array(spans))
+    for (got,), span in zip(_interpret(tmp_path, calls), wants, strict=True):
+        want = np.exp(span)
+        assert np.all(np.abs(got - want) <= want * (4 + np.abs(np.maximum(span, -200))) * 2.0**-23 + 2.0**-126)
+
+
+def test_sums_over_the_pairs_to_either_side_of_a_step(tmp_path: Path) -> None:
+    """What is no number spoils the steps between its two, and no other; pairs of the other order count nowhere."""
+    rng = np.random.default_rng(6)
+    calls, wants = [], []
+    for side in (16, 64):
+        x = rng.normal(size=(side, side)).astype(np.float32)
+        spoilt = x.copy()
+        spoilt[11, 4], spoilt[2, 9] = np.nan, np.nan
+        for given in (x, spoilt):
+            for exclusive in (False, True):
+                calls.append(("crossing_kernel", [given], {"C": side, "EXCLUSIVE": exclusive}, 1))
+                wants.append([given[i + exclusive :, :i].astype(np.float64).sum() for i in range(side)])
+    for (got,), want in zip(_interpret(tmp_path, calls), wants, strict=True):
+        np.testing.assert_allclose(got[:, 0], want, rtol=1e-5, atol=1e-4)
 
 
 def test_entries_of_a_pack_tell_their_blocks(tmp_path: Path) -> None:

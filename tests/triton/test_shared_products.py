@@ -1,0 +1,65 @@
+"""One product where a graph has two: the same values, and fewer products."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seqc.backends.triton_gpu.pairing import pair
+from seqc.backends.triton_gpu.roles import assign_roles
+from seqc.backends.triton_gpu.shared_products import joined, shared
+from seqc.driver.pipeline import lower
+from seqc.frontend.elaborate import load
+from seqc.ir.graph import const, leaf, leaves, node, renamed, topological, total
+from seqc.ir.ops.elementwise import where
+from seqc.semantics.evaluate import evaluate
+
+SPECS = Path(__file__).parents[2] / "specs"
+SIZES = {"B": 1, "t": 4, "s": 4, "t'": 4, "s'": 4, "H": 2, "K": 3, "V": 2, "J": 2, "^2": 2, "^2'": 2}
+
+
+@pytest.mark.parametrize(
+    ("spec", "fewer"), [("gla", 0), ("simple_gla", 0), ("delta_rule", 1), ("gated_delta_rule", 2), ("kda", 1), ("delta_product", 1)],
+)  # fmt: skip
+def test_values_stay_and_sums_go(spec: str, fewer: int) -> None:
+    block = lower(load(SPECS / f"{spec}.seq"), "chunkwise", 4)
+    roles = assign_roles(block)
+    both = {**{f"f {k}": n for k, n in block.forward.items()}, **{f"b {k}": n for k, n in block.backward.items()}}
+    paired, _ = pair(both, roles)
+    found, became = shared(paired, roles)
+    assert all(became[paired[key]] is found[key] for key in paired)
+    sums = [sum(n.op == "sum" for n in topological(graph.values())) for graph in (paired, found)]
+    assert sums[0] - sums[1] == fewer
+    rng = np.random.default_rng(0)
+    sizes = {d: SIZES[d] for n in topological(both.values()) for d in n.dims}
+    values = {
+        n: np.ones([sizes[d] for d in n.names("shape")], bool) if n.dtype == "bool"
+        else rng.uniform(-0.9, -0.1, [sizes[d] for d in n.names("shape")]) for n in leaves(both.values())
+    }
+    one, other = evaluate(paired, values, sizes), evaluate(found, values, sizes)
+    for key in paired:
+        np.testing.assert_allclose(other[key], one[key], rtol=1e-9, atol=1e-12, err_msg=key)
+
+
+def test_what_is_no_number_spoils_the_sum_over_rows_as_before() -> None:
+    """Of two channels one has an infinity: its sum is no number either way, the other's is the same to the bit."""
+    matrix, r, k = leaf("input", "m", ("B", "t", "s")), leaf("input", "r", ("B", "t", "V")), leaf("input", "k", ("B", "t", "K"))
+    good = node("lt", node("abs", r), const(np.inf))
+    plain = total(matrix * renamed(r, "t", "s"), ("s",))
+    clean = total(matrix * renamed(where(good, r, 0.0), "t", "s"), ("s",))
+    roots = {"state": total(k * plain, ("t",)), "output": clean, "plain": total(plain * plain, ("V",))}
+    kept, _ = joined(roots)
+    assert kept == roots, "something else than a sum over the rows takes it"
+    del roots["plain"]
+    found, _ = joined(roots)
+    assert found["state"] is not roots["state"] and found["output"] is clean
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(1, 4, 2))
+    rows[0, 2, 1] = np.inf
+    values = {matrix: rng.normal(size=(1, 4, 4)), r: rows, k: rng.normal(size=(1, 4, 3))}
+    with np.errstate(invalid="ignore"):
+        one, other = (evaluate(graph, values, SIZES)["state"] for graph in (roots, found))
+    where_v = found["state"].dims.index("V")
+    first, second = (np.take(other, i, where_v) for i in range(2))
+    np.testing.assert_array_equal(first, np.take(one, 0, where_v))
+    assert not np.isfinite(second).any() and not np.isfinite(np.take(one, 1, where_v)).any()
