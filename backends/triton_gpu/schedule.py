@@ -155,7 +155,7 @@ def prepared(whole: Block, block: Block, roles: Roles) -> _Scheduler:
     both = {**{f"f {k}": n for k, n in block.forward.items()}, **{f"b {k}": n for k, n in block.backward.items()}}
     both, image = regroup(both, roles.axes) if block.form != "chunkwise" else (both, {})
     paired, became = pair(both, roles)
-    paired, settled = shared(paired, roles)
+    paired, settled = shared(paired)
     became = {n: settled[x] for n, x in became.items() if x in settled}
     moved = {**became, **{n: became[x] for n, x in image.items() if x in became}}
     forward = {k: paired[f"f {k}"] for k in block.forward}

@@ -7,8 +7,9 @@ for the first, if nothing but a sum over the rows takes it, which is then NaN to
 Before: `sum[V](a * sum[K](b * S))` beside `sum[V](a * S)`, the second of a cotangent, the first's inner sum of none. After:
 `sum[K](b * sum[V](a * S))`: the gradient of a decay from those of keys and queries.
 
-Before: `(a * b + c * d) * e` beside `a * e` and `c * e`, and `sum[K](x) - sum[K](y)`. After: `(a * e) * b + (c * e) * d`, and
-`sum[K](x - y)`. These three reassociate alone.
+Two of these that are added up are one sum.
+
+Before: `(a * b + c * d) * e` beside `a * e` and `c * e`. After: `(a * e) * b + (c * e) * d`. Both reassociate alone.
 """
 
 from __future__ import annotations
@@ -16,12 +17,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import partial
 
-from seqc.backends.triton_gpu.pairing import is_product
-from seqc.backends.triton_gpu.roles import Roles
-from seqc.ir.block import ROW
-from seqc.ir.dims import is_rank
+from seqc.ir.block import COL, ROW
+from seqc.ir.dims import is_rank, is_time
 from seqc.ir.graph import Node, const, depends, leaves, node, rebuild, topological, total
 from seqc.ir.ops.elementwise import where
 
@@ -29,11 +27,11 @@ Names = tuple[tuple[str, str], ...]
 Done = dict[Node, Node]
 
 
-def shared(outputs: Mapping[str, Node], roles: Roles) -> tuple[dict[str, Node], Done]:
+def shared(outputs: Mapping[str, Node]) -> tuple[dict[str, Node], Done]:
     """(the outputs, what became of each node)."""
     became: Done = {n: n for n in topological(outputs.values())}
     now = dict(outputs)
-    for way in (joined, reordered, distributed, partial(added_first, roles=roles)):
+    for way in (joined, reordered, distributed):
         now, then = way(now)
         became = {n: then[x] for n, x in became.items() if x in then}
     return now, became
@@ -62,29 +60,36 @@ def joined(outputs: Mapping[str, Node]) -> tuple[dict[str, Node], Done]:
 
 
 def reordered(outputs: Mapping[str, Node]) -> tuple[dict[str, Node], Done]:
-    """Sums of sums the other way round, where the inner one is there as a gradient."""
+    """Sums of sums over no steps the other way round, where the inner one is there as a gradient."""
     order = topological(outputs.values())
     late = depends(order, leaves(order, "cot"))
-    there = {(frozenset(n.args[0].args), n.names("over")): n for n in order if n in late and _is_product(n)}
+    sums = [n for n in order if n in late and _is_product(n) and not any(map(is_time, n.names("over")))]
+    there = {(frozenset(n.args[0].args), n.names("over")): n for n in sums}
     found: dict[Node, tuple[Node, Node, tuple[str, ...]]] = {}
-    for n in there.values():
+    for n in sums:
         for old, a in _factors(n):
             if _is_product(old) and old not in late and not set(old.names("over")) & set(a.dims):
                 for b, c in _factors(old):
                     inner = there.get((frozenset((a, c)), n.names("over")))
                     if inner is not None and not set(n.names("over")) & set(b.dims):
                         found.setdefault(n, (b, inner, old.names("over")))
+    users = Counter(a for n in order for a in n.args) + Counter(outputs.values())
     done: Done = {}
+    new: dict[Node, Node] = {}
     for n in topological([*(inner for _, inner, _ in found.values()), *outputs.values()]):
         done[n] = rebuild(n, tuple(done[a] for a in n.args))
         if n in found and found[n][1] in done:
             b, inner, over = found[n]
-            done[n] = total(done[b] * done[inner], over)
+            done[n] = new[n] = total(done[b] * done[inner], over)
+        elif n.op in ("add", "sub") and all(a in new and users[a] == 1 for a in n.args):
+            one, other = (new[a] for a in n.args)
+            if one.names("over") == other.names("over"):
+                done[n] = total(node(n.op, one.args[0], other.args[0]), one.names("over"))
     return {key: done[n] for key, n in outputs.items()}, done
 
 
 def distributed(outputs: Mapping[str, Node]) -> tuple[dict[str, Node], Done]:
-    """A factor of a sum of products taken into them, where it multiplies a factor of each anyhow."""
+    """A factor of pairs of steps taken into a sum of products, where it multiplies a factor of each anyhow."""
     order = topological(outputs.values())
     there = {frozenset(n.args): n for n in order if n.op == "mul"}
     done: Done = {}
@@ -103,28 +108,8 @@ def distributed(outputs: Mapping[str, Node]) -> tuple[dict[str, Node], Done]:
     for n in topological([*(m for m in there.values() if not _holds_sum(m)), *outputs.values()]):
         done[n] = rebuild(n, tuple(done[a] for a in n.args))
         for x, e in (n.args, n.args[::-1]) if n.op == "mul" else ():
-            found = taken_in(x, e) if x.op in ("add", "sub") else None
+            found = taken_in(x, e) if x.op in ("add", "sub") and {ROW, COL} <= set(e.dims) else None
             done[n] = done[n] if found is None else found
-    return {key: done[n] for key, n in outputs.items()}, done
-
-
-def added_first(outputs: Mapping[str, Node], roles: Roles) -> tuple[dict[str, Node], Done]:
-    """Sums over the same dims added up before they are taken, where none is a matrix product and nothing else takes them."""
-    order = topological(outputs.values())
-    users = Counter(a for n in order for a in n.args) + Counter(outputs.values())
-
-    def alone(n: Node) -> bool:
-        if users[n] > 1 or not _is_product(n):
-            return False
-        return not is_product(*(frozenset(roles.axes(x.dims)) for x in (*n.args[0].args, n)))
-
-    done: Done = {}
-    for n in order:
-        done[n] = rebuild(n, tuple(done[a] for a in n.args))
-        if n.op in ("add", "sub") and all(map(alone, n.args)) and n.args[0].names("over") == n.args[1].names("over"):
-            inside = [done[a.args[0]] for a in n.args]
-            if set(inside[0].dims) == set(inside[1].dims):
-                done[n] = total(node(n.op, *inside), n.args[0].names("over"))
     return {key: done[n] for key, n in outputs.items()}, done
 
 
