@@ -47,13 +47,19 @@ def tile_bytes(items: Iterable[Item], roles: Roles, rows: int, apart: bool = Fal
     loaded = {i.node for i in uses.items if isinstance(i, Load)} if apart and rows >= TURNED_ROWS else set()
 
     def size(n: Node) -> int:
-        bytes = 1 if n in loaded else 2 if uses.is_operand(n) else 4
-        for d in roles.axes(n.dims):
-            bytes *= rows if is_time(d) else rank_tile(base(d)) if is_rank(d) else PIECE if d in roles.blocked else WHOLE
+        bytes = (1 if n in loaded else 2 if uses.is_operand(n) else 4) * numbers(n, roles, rows)
         held = WARPS if uses.again(n) and uses.in_every_warp(n, rows) else 1
         return bytes * held if n.dims else 0
 
     return size
+
+
+def numbers(n: Node, roles: Roles, rows: int) -> int:
+    """The elements of a value's tile, at extents that stand for any."""
+    out = 1
+    for d in roles.axes(n.dims):
+        out *= rows if is_time(d) else rank_tile(base(d)) if is_rank(d) else PIECE if d in roles.blocked else WHOLE
+    return out
 
 
 class _Order:

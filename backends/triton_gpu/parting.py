@@ -53,6 +53,11 @@ def passes(roots: Iterable[Node], dim: str, kept: Iterable[Node] = ()) -> bool:
     return not any(dim in n.dims for n in (*late, *roots))
 
 
+def added_up(roots: Iterable[Node], dim: str, kept: Iterable[Node] = ()) -> list[Node]:
+    """The sums over a dim that a program holds, all of them at once, as it goes through the dim piece by piece."""
+    return [n for n in topological(roots, kept) if n.op == "sum" and dim in n.names("over")]
+
+
 def _moves(n: Node, dim: str) -> bool:
     """Whether an operator works along the dim in a way that pieces cannot."""
     return n.op not in ("index", "block_index", "size") and any(base(d) == dim for d in along(n))

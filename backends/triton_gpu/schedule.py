@@ -22,9 +22,10 @@ from seqc.backends.triton_gpu.forward_kernels import ForwardKernels
 from seqc.backends.triton_gpu.gradients import kernel_name, passed_through
 from seqc.backends.triton_gpu.kernel import MODES, Array, Kernel, Store
 from seqc.backends.triton_gpu.labels import spec_lines
+from seqc.backends.triton_gpu.order import numbers
 from seqc.backends.triton_gpu.outer import Outer
 from seqc.backends.triton_gpu.pairing import pair
-from seqc.backends.triton_gpu.parting import is_at_hand, passes
+from seqc.backends.triton_gpu.parting import added_up, is_at_hand, passes
 from seqc.backends.triton_gpu.roles import Roles, assign_roles, roles_along, without_pieces
 from seqc.backends.triton_gpu.saved_products import read_instead, saved_products
 from seqc.backends.triton_gpu.shared_products import shared
@@ -47,6 +48,7 @@ from seqc.passes.lower.pieces import long_dims, pieces
 from seqc.passes.lower.regroup import regroup
 
 STEPS_KERNEL = "steps"
+SUMS = 12288  # numbers that programs may hold as sums while they go through a dim, at extents that stand for any
 NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -259,7 +261,11 @@ class _Scheduler(ForwardKernels, BackwardKernels):
             if part.dim is not None:
                 given = {*self.pairs, *self.operands, *part.kept} if alike else ()
                 mine = [gradients[key] for key in part.keys]
-                passed = tuple(d for d in roles.blocked if passes(mine, d, given))
+                along = roles_along(whole, roles, part.dim)
+                passed = tuple(
+                    d for d in roles.blocked if passes(mine, d, given)
+                    and sum(numbers(n, along, whole.rows) for n in added_up(mine, d, given)) <= SUMS
+                )
                 block = pieces(whole, long_dims(whole, roles_along(whole, roles, part.dim, passed).whole))
                 one = prepared(whole, block, roles_along(block, roles, part.dim, passed))
                 one.arrays.narrow = self.arrays.narrow
