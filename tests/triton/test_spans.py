@@ -86,6 +86,17 @@ def test_states_in_bf16_cost_gradients_nothing_that_products_do_not(spec: str) -
     assert max(narrow.values()) < 0.03 and all(narrow[name] < 1.1 * wide[name] for name in wide), (narrow, wide)
 
 
+def test_extreme_arguments_in_bf16_give_numbers_and_nothing_of_what_comes_later() -> None:
+    """Resets, steep decays and repeated keys; from the middle of a block on all inputs are NaN, and no output before tells."""
+    specs = ("gla", "simple_gla", "delta_rule", "gated_delta_rule", "kda")
+    lines = [json.dumps({"path": str(SPECS / f"{x}.seq"), "rows": 16, "steps": 40, "from": 21}) for x in specs]
+    command = [sys.executable, "-m", "tests.triton.half"]
+    ran = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, cwd=SPECS.parent, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    said = dict(zip(specs, map(json.loads, ran.stdout.splitlines()), strict=True))
+    assert all(x == {"numbers": True, "causal": True} for x in said.values()), said
+
+
 def test_what_is_handed_on_in_bf16() -> None:
     """A matrix that outputs multiply; not a normaliser, which they take as it is, nor what a program has no piece of."""
     for spec, narrow in (("gla", {"S"}), ("linear_attention_normalized", {"S"}), ("gsa", {"Z"}), ("mamba", set())):
