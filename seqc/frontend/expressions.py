@@ -379,10 +379,12 @@ class Elaborator(Names):
         if missing:
             name = f"give it a name of its own, outside: `y = {e.span.text}`"
             steps = f"in a step over `{missing[0]}` every value is read at that step's position; {name}"
+            product = isinstance(e.args[0], syntax.Binary) and e.args[0].op == "@"
+            summed = "`@` sums over one dim already, the last of its left side; `*` instead leaves all sums to these brackets"
             self.scope.report(
                 "missing-dim",
                 f"`{e.name.id}{shown(dims)}` over {listing(missing)}, which the value does not have",
                 Label(e.args[0].span, f"has the dims {value.shown()}"),
-                help=steps if missing[0] in held else "",
+                help=steps if missing[0] in held else summed if product and e.name.id == "sum" else "",
             )
         return not missing
