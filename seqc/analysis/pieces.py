@@ -218,17 +218,17 @@ class _Spans:
         shapes = {d.dims for d in self.program.states.values()}
         if selects and (len(shapes) > 1 or any(link.columns for link in links.values())):
             return "a state that is mixed along a dim is masked or reset, and what is dropped must leave no trace"
+        zeros = {n: replace(d, init=self.zero) for n, d in self.program.states.items()}  # a piece starts from nothing
+        ends, spans = self._alone(zeros, self.program.updates), replace(self._alone(decls, updates), definitions={})
+        return Pieces(self.program, ends, spans, links, self.shifts, CLOCK.name in spans.inputs, selects, self.algebra)
+
+    def _alone(self, states: Mapping[str, TensorDecl], updates: Mapping[str, Node]) -> Program:
+        """The program of these states, without outputs, with the inputs and params that it reads."""
         read = leaves(updates.values())
         inputs = {n: d for n, d in self.program.inputs.items() if d.leaf() in read} or {CLOCK.name: CLOCK}
         params = {n: d for n, d in self.program.params.items() if d.leaf() in read}
-        bare = replace(self.program, outputs={}, output_decls={}, claims=(), wishes=Wishes(), loop=None, doc="")
-        spans = replace(bare, inputs=inputs, params=params, states=decls, updates=updates, definitions={})
-        below = leaves(self.program.updates.values())
-        taken = {n: d for n, d in self.program.inputs.items() if d.leaf() in below} or {CLOCK.name: CLOCK}
-        own = {n: d for n, d in self.program.params.items() if d.leaf() in below}
-        zeros = {n: replace(d, init=self.zero) for n, d in self.program.states.items()}  # a piece starts from nothing
-        ends = replace(bare, inputs=taken, params=own, states=zeros)
-        return Pieces(self.program, ends, spans, links, self.shifts, CLOCK.name in inputs, selects, self.algebra)
+        return replace(self.program, inputs=inputs, params=params, states=states, updates=updates, outputs={}, output_decls={},
+                       claims=(), wishes=Wishes(), loop=None, doc="")
 
     def _reaches(self, j: str, i: str) -> bool:
         """Whether state i comes from state j, some steps later."""

@@ -67,11 +67,8 @@ def affine_scan(a: Node, b: Node, start: Node, dim: str, reverse: bool = False, 
 
     resets: where a[i] is 0, h[i] is b[i], whatever h[i-1] is (0 times an infinity is no number).
     """
-    dims = tuple(sorted(set(a.dims) | set(b.dims) | {dim}))
-    a, b = expanded(a, dims), expanded(b, dims)
-    start = expanded(start, tuple(d for d in dims if d != dim))
     more: dict[str, bool] = {"resets": True} if resets else {}
-    return node("affine_scan", a, b, start, dim=dim, reverse=reverse, **more)
+    return node("affine_scan", *_scanned(a, b, start, dim), dim=dim, reverse=reverse, **more)
 
 
 def resets(n: Node) -> bool:
@@ -81,9 +78,13 @@ def resets(n: Node) -> bool:
 
 def max_scan(a: Node, b: Node, start: Node, dim: str) -> Node:
     """m[i] = max(m[i-1] + a[i], b[i]) along `dim`, m[-1] = start."""
-    dims = tuple(sorted(set(a.dims) | set(b.dims) | {dim}))
-    a, b = expanded(a, dims), expanded(b, dims)
-    return node("max_scan", a, b, expanded(start, tuple(d for d in dims if d != dim)), dim=dim)
+    return node("max_scan", *_scanned(a, b, start, dim), dim=dim)
+
+
+def _scanned(a: Node, b: Node, start: Node, dim: str) -> tuple[Node, Node, Node]:
+    """The arguments of a scan: a and b with all dims of both and its own, start with all but this one."""
+    dims = tuple(sorted({*a.dims, *b.dims, dim}))
+    return expanded(a, dims), expanded(b, dims), expanded(start, tuple(d for d in dims if d != dim))
 
 
 # ---- float64 references: arrays come with each argument's sorted dims ----
@@ -126,24 +127,24 @@ def _np_cumsum(n: Node, x: Any) -> Any:
     return np.moveaxis(out, 0, axis)
 
 
-def _np_scan(n: Node, a: Any, b: Any, start: Any) -> Any:
+def _stepped(n: Node, a: Any, b: Any, h: Any, step: Callable[[Any, Any, Any], Any], reverse: bool = False) -> Any:
+    """h = step(a[i], h, b[i]) along the scan's dim, for each i."""
     axis = _axis(n, n.text("dim"))
     a, b = np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0)
-    out, h = np.zeros_like(b), start
-    for i in range(len(b))[:: -1 if n.number("reverse") else 1]:
-        h = np.where(a[i] == 0, 0.0, a[i] * h) + b[i] if resets(n) else a[i] * h + b[i]
-        out[i] = h
+    out = np.zeros_like(b)
+    for i in range(len(b))[:: -1 if reverse else 1]:
+        out[i] = h = step(a[i], h, b[i])
     return np.moveaxis(out, 0, axis)
+
+
+def _np_scan(n: Node, a: Any, b: Any, start: Any) -> Any:
+    if resets(n):
+        return _stepped(n, a, b, start, lambda a, h, b: np.where(a == 0, 0.0, a * h) + b, bool(n.number("reverse")))
+    return _stepped(n, a, b, start, lambda a, h, b: a * h + b, bool(n.number("reverse")))
 
 
 def _np_max_scan(n: Node, a: Any, b: Any, start: Any) -> Any:
-    axis = _axis(n, n.text("dim"))
-    a, b = np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0)
-    out, m = np.zeros_like(b), start
-    for i in range(len(b)):
-        m = np.maximum(m + a[i], b[i])
-        out[i] = m
-    return np.moveaxis(out, 0, axis)
+    return _stepped(n, a, b, start, lambda a, m, b: np.maximum(m + a, b))
 
 
 def triangle(n: Node) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
