@@ -17,8 +17,9 @@ from seqc.analysis.unread import read_later
 from seqc.diagnostics import Unsupported
 from seqc.driver.phrases import wrapped
 from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, safe_name
+from seqc.emit.edges import EDGE_PLACES
 from seqc.emit.expressions import ATOM, Text, aligned, filled, number
-from seqc.emit.names import dim_name, module_name
+from seqc.emit.names import TIME, dim_name, module_name
 from seqc.emit.numbers import number_spelling
 from seqc.emit.signature import Closed
 from seqc.ir.block import Block
@@ -229,6 +230,8 @@ def _initial(n: Node, args: list[Text], device: str, decl: TensorDecl) -> Text:
             return number(float(f"{n.attr('value')}"))
         case "size":
             return Text(dim_name(n.text("dim")), scalar=True)
+        case "index" if n.text("dim") == TIME:  # along an edge, in the order of the run
+            return Text(EDGE_PLACES, n.dims)
         case "index":
             size = dim_name(n.text("dim"))
             return Text(f"torch.arange({size}, dtype=torch.float64{device})", n.dims)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from seqc.emit.edges import uncounted
 from seqc.emit.places import cast_lines
 from seqc.emit.signature import Signature
 from seqc.emit.sizes import clock, dims, layouts, main_input, tellers
@@ -76,7 +77,8 @@ def _body(sig: Signature, time: bool, ahead: Sequence[str] = ()) -> list[str]:
     given = ["axis", "cu_seqlens", "reverse", *(["seed"] if sig.keys else []), *(a.name for a in caller(sig))]
     pieces = ["states_every", *given[: -len(caller(sig))], *(f"{a.name}={a.name}" for a in caller(sig))]
     lines = [
-        *(["    if states_every is not None:", lay("return _in_pieces(", pieces, ")", 8)] if time else []),
+        *(["    if states_every is not None:", *uncounted(sig, 8), lay("return _in_pieces(", pieces, ")", 8)] if time else []),
+        *([] if time else uncounted(sig, 4)),
         *(["    if axis is not None:", lay("return _along(", given, ")", 8)] if time else []),
         *([lay(f"{unpack(inputs)} = _cast(", inputs, ")", 4)] if inputs else []),
         *cast_lines(sig),

@@ -15,6 +15,7 @@ from seqc.emit import convolution
 from seqc.emit.beside import beside, with_imports
 from seqc.emit.boundary import DIGEST, forms_text, operators_text
 from seqc.emit.call import along_text, cast_text, function_text, keys_text, result_text, step_text, written_text
+from seqc.emit.edges import edge_places_text
 from seqc.emit.elastic import dims_text, elastic
 from seqc.emit.generate import generate_text
 from seqc.emit.late_import import loader, marked, triton_text
@@ -69,8 +70,7 @@ def emit(sig: Signature) -> str:
         section("the recurrence in native code: CPUs", sig.cpu.text) if sig.cpu else "",
         section("the recurrence as a convolution", convolution.text(sig)) if sig.system else "",
         section("from a call to the recurrence: the same in every file, but for names and numbers", cast_text(sig)),
-        along_text(sig),
-        pieces_text(sig),
+        *(made(sig) for made in (along_text, edge_places_text, pieces_text)),
         written_text(sig),
         supports_text(sig),
         keys_text(sig),

@@ -118,7 +118,6 @@ class Output:
     name: str
     dims: tuple[str, ...]
 
-
 @dataclass(frozen=True)
 class Saved:
     """A tensor that forward keeps for backward. shape: Python expressions over B, T and dims: "(T + 63) // 64".

@@ -18,7 +18,7 @@ from seqc.frontend.lags import lag_of, mentions
 from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Decl
 from seqc.frontend.values import Value, part_names, within
-from seqc.ir.graph import BATCH, Node, leaf, leaves
+from seqc.ir.graph import BATCH, Node, index, leaf, leaves, size, substitute
 from seqc.ir.program import Plane, Program
 from seqc.ir.two_axes import beside as beside_name
 from seqc.ir.two_axes import plane_program
@@ -78,7 +78,7 @@ def on_plane(work: Elaborator, spec: syntax.Spec, cell: Program) -> Program:
     read = {n.text("name") for n in leaves(cell.graph.values(), "state")}
     for statement in spec.statements:
         if isinstance(statement, syntax.Before):
-            _start(work, statement, given, read)
+            _start(work, spec, statement, given, read)
     first, second, both = (plane.first,), (plane.second,), (plane.first, plane.second)
     starts: dict[str, Node | None] = {}
     for name, decl in cell.states.items():
@@ -95,7 +95,8 @@ def second_backward(scope: Scope, spec: syntax.Spec) -> bool:
 
 
 def _start(
-    work: Elaborator, statement: syntax.Before, given: dict[tuple[str, ...], dict[str, Node]], read: Container[str]
+    work: Elaborator, spec: syntax.Spec, statement: syntax.Before, given: dict[tuple[str, ...], dict[str, Node]],
+    read: Container[str],
 ) -> None:
     """Enter what a `before` says: axes -> state -> value. read: the leaves of states that cells read."""
     scope, name = work.scope, statement.body.name
@@ -120,6 +121,10 @@ def _start(
     scope.indexed = {} if len(words) == 2 else {scope.second: scope.across} if words == ways[0] else {scope.axis: "T"}
     value, state = work.top(statement.body.expr, "init"), scope.states[name.id]
     scope.indexed = {}
+    if value is not None and second_backward(scope, spec):  # places of an edge are counted from where the run begins
+        here = index(scope.across)
+        turned = substitute({f"{i}": x for i, x in enumerate(value.parts)}, {here: size(scope.across) - 1.0 - here})
+        value = value.of(turned.values())
     if value is None or not fits(work.scope, state, value, statement.body.expr):
         return
     placed = checked(work.scope, name.id, tuple(d.id for d in state.dims), value, statement.body.expr, exact=False)

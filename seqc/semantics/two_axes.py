@@ -90,11 +90,12 @@ def gradients(
     slopes = {name: _turned(program, name, x) for name, x in _backward(plane, cell, weights).items()}
     for name, decl in missing.items():  # the spec's own value may depend on params
         assert decl.init is not None
-        start = leaf("cot", name, decl.axes)
+        along = "T" in decl.init.dims
+        start = leaf("cot", name, (BATCH, "T", *decl.dims) if along else decl.axes)
         through = vjp({name: decl.init}, {name: start}, [n for n in fixed if n.text("name") in slopes])
         lengths = slopes.pop(name)
         if decl.kind == "input":
-            lengths = lengths.sum(1)
+            lengths = _counted(program, decl, lengths) if along else lengths.sum(1)
         found = evaluate({p.text("name"): g for p, g in through.items()}, {**fixed, start: lengths}, sizes)
         for p, g in through.items():
             slopes[p.text("name")] = slopes[p.text("name")] + to_order(found[p.text("name")], g.dims, p.names("shape"), sizes)
@@ -115,8 +116,14 @@ def _given(
             raise ValueError(f"input {name} is missing")
         missing[key] = decl
         axes = (BATCH, "T", *decl.dims) if decl.kind == "input" else decl.axes
-        out[key] = np.array(to_order(evaluate({"v": decl.init}, fixed, sizes)["v"], decl.init.dims, axes, sizes))
+        made = np.array(to_order(evaluate({"v": decl.init}, fixed, sizes)["v"], decl.init.dims, axes, sizes))
+        out[key] = _counted(program, decl, made)
     return out, missing
+
+
+def _counted(program: Program, decl: TensorDecl, x: Any) -> Any:
+    """An edge's own value [B, T, dims], with places counted in the order of the run, at the steps of the arrays; or back."""
+    return x[:, ::-1] if decl.init is not None and "T" in decl.init.dims and program.direction == "backward" else x
 
 
 def _turned(program: Program, name: str, x: Any) -> Any:
