@@ -60,6 +60,7 @@ _ELEMENTWISE = {
     "atan": "The inverse tangent.", "tanh": "The hyperbolic tangent.", "sinh": "The hyperbolic sine.",
     "cosh": "The hyperbolic cosine.", "sigmoid": "1 / (1 + exp(-x)).", "logsigmoid": "log(sigmoid(x)).",
     "softplus": "log(1 + exp(x)).", "erf": "The error function.", "relu": "max(x, 0), with derivative 0 at 0.",
+    "lgamma": "The logarithm of the gamma function, x > 0.", "digamma": "The derivative of lgamma, x > 0.",
     "silu": "x * sigmoid(x).", "gelu": "x times the normal distribution function, exact.", "mish": "x * tanh(softplus(x)).",
     "selu": "The scaled exponential linear unit.", "softsign": "x / (1 + |x|).", "relu6": "x cut to [0, 6].",
     "hardsigmoid": "x / 6 + 1/2 cut to [0, 1].", "hardswish": "x * hardsigmoid(x).",

@@ -119,6 +119,44 @@ def _safe_sqrt(x: Value, most: Value | None = None) -> Value:
     return apply("surrogate", apply("sqrt", x), x, slope)
 
 
+STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)  # B_2k / (2k (2k - 1)), k = 1, 2, ..
+FAR = 8  # from there on Stirling's series has the digits of float64; below, the recurrence of the gamma function leads there
+
+
+def _near(x: Value) -> tuple[Value, Value, list[Value]]:
+    """Whether x > 0 is below `FAR`; an argument that is not; and x, x + 1, .. as far as they lead there, else 1, 2, .."""
+    near = apply("lt", x, number(float(FAR)))
+    begun = _where(near, x, number(1.0))
+    return near, _where(near, apply("add", x, number(float(FAR))), x), [scaled(begun, 1.0, float(i)) for i in range(FAR)]
+
+
+def _lgamma(x: Value) -> Value:
+    """log gamma(x) for x > 0 (Abramowitz and Stegun 1964, 6.1.41)."""
+    near, z, steps = _near(x)
+    inverse, product = apply("div", number(1.0), z), steps[0]
+    for step in steps[1:]:
+        product = apply("mul", product, step)
+    square, series = apply("mul", inverse, inverse), number(STIRLING[-1])
+    for c in STIRLING[-2::-1]:
+        series = apply("add", apply("mul", series, square), number(c))
+    main = apply("sub", apply("mul", scaled(z, 1.0, -0.5), apply("log", z)), z)
+    far = apply("add", scaled(main, 1.0, 0.5 * math.log(2 * math.pi)), apply("mul", series, inverse))
+    return apply("sub", far, _where(near, apply("log", product), number(0.0)))
+
+
+def _digamma(x: Value) -> Value:
+    """The derivative of log gamma(x) for x > 0 (6.3.18)."""
+    near, z, steps = _near(x)
+    inverse, back = apply("div", number(1.0), z), number(0.0)
+    for step in steps:
+        back = apply("add", back, apply("div", number(1.0), step))
+    square, series = apply("mul", inverse, inverse), number(0.0)
+    for k in range(len(STIRLING), 0, -1):
+        series = apply("mul", apply("add", series, number((2 * k - 1) * STIRLING[k - 1])), square)
+    far = apply("sub", apply("sub", apply("log", z), scaled(inverse, 0.5)), series)
+    return apply("sub", far, _where(near, back, number(0.0)))
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "clamp": Activation(clamp, 3, 3),
     "hardtanh": Activation(_hardtanh, 1, 3),
@@ -141,6 +179,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "ceil": Activation(_ceil),
     "trunc": Activation(_trunc),
     "mod": Activation(_mod, 2, 2),
+    "lgamma": Activation(_lgamma),
+    "digamma": Activation(_digamma),
 }
 
 

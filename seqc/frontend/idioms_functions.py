@@ -75,6 +75,7 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("absolute", "fabs", "magnitude"), "write `abs(x)`"), "sgn": "write `sign(x)`",
     **dict.fromkeys(("real",), "write `re(x)`"), "imag": "write `im(x)`", "conjugate": "write `conj(x)`",
     "angle": "write `atan(im(x) / re(x))` where re(x) > 0", "atan2": "write `atan(y / x)` where x > 0",
+    **dict.fromkeys(("gammaln", "loggamma"), "write `lgamma(x)`"), "psi": "write `digamma(x)`",
     "asin": "write `2 * atan(x / (1 + sqrt((1 - x) * (1 + x))))`",
     "acos": "write `pi / 2 - 2 * atan(x / (1 + sqrt((1 - x) * (1 + x))))`",
     **dict.fromkeys(("arctan",), "write `atan(x)`"), "sec": "write `1 / cos(x)`",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -33,6 +34,20 @@ class BoundedSqrt(torch.autograd.Function):
         return d * (0.5 / x.sqrt()).clamp(max=ctx.most), None
 
 
+class Digamma(torch.autograd.Function):
+    """Of mpmath: torch has ten digits of its derivative."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x)
+        return torch.tensor([float(mpmath.psi(0, v)) for v in x.tolist()], dtype=x.dtype)
+
+    @staticmethod
+    def backward(ctx, d: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def]
+        (x,) = ctx.saved_tensors
+        return d * torch.tensor([float(mpmath.psi(1, v)) for v in x.tolist()], dtype=x.dtype)
+
+
 CASES: dict[str, Plain] = {
     "clamp(x, 0-1, 2.5)": lambda x: torch.clamp(x, -1, 2.5),
     "clamp(x, 2, 1)": lambda x: torch.clamp(x, 2, 1) + 0 * x,
@@ -52,6 +67,8 @@ CASES: dict[str, Plain] = {
     "rsqrt(1 + x * x)": lambda x: torch.rsqrt(1 + x * x),
     "safe_sqrt(x * x)": lambda x: BoundedSqrt.apply(x * x, 1000.0),
     "safe_sqrt(x * x, 0.25)": lambda x: BoundedSqrt.apply(x * x, 0.25),
+    "lgamma(x * x + 0.01)": lambda x: torch.lgamma(x * x + 0.01),
+    "digamma(x * x + 0.01)": lambda x: Digamma.apply(x * x + 0.01),
     "exp2(x)": torch.exp2,
     "log2(x * x + 1) + log10(x * x + 1)": lambda x: torch.log2(x * x + 1) + torch.log10(x * x + 1),
     "tan(x) + atan(x)": lambda x: torch.tan(x) + torch.atan(x),

@@ -200,7 +200,7 @@ ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
     "logsigmoid": lambda x: -_softplus(-x), "softplus": _softplus, "erf": torch.erf, "relu": torch.relu,
     "silu": lambda x: x * torch.sigmoid(x), "gelu": lambda x: x * 0.5 * (1 + torch.erf(x / math.sqrt(2))),
     "logaddexp": logaddexp, "re": torch.real, "im": lambda x: torch.imag(x) if x.is_complex() else torch.zeros_like(x),
-    "conj": torch.conj,
+    "conj": torch.conj, "lgamma": torch.lgamma, "digamma": torch.digamma,
     "exp2": torch.exp2, "log2": torch.log2, "log10": torch.log10, "rsqrt": torch.rsqrt, "tan": torch.tan, "atan": torch.atan,
     "sinh": torch.sinh, "cosh": torch.cosh, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round,
     "trunc": torch.trunc, "mod": _modulo, "clamp": torch.clamp, "hardsigmoid": lambda x: _cut(x + 3, 0, 6) / 6,

@@ -100,4 +100,21 @@ def hawkes(x: Given, p: Given, s: Given) -> Made:
     return {"ll": now.log() - total}, {"R": left + one_hot(x["kind"], left.shape[1]).double(), "total": total}
 
 
-FILTERS = (all_pole_lattice, bearings, particle_filter, lbfgs, lindblad, crf_entropy, figarch, hawkes)
+def student_changepoint(x: Given, p: Given, s: Given) -> Made:
+    mu, kappa, alpha, beta = (s[n] for n in ("mu", "kappa", "alpha", "beta"))
+    wide, apart = 2 * beta * (kappa + 1) / kappa, x["x"][:, None] - mu
+    score = torch.lgamma(alpha + 0.5) - torch.lgamma(alpha) - 0.5 * (math.pi * wide).log()
+    grown = s["l"] + score - (alpha + 0.5) * (apart**2 / wide).log1p()
+    hazard = sigmoid(p["h"])
+    joint = torch.cat([grown.logsumexp(1, keepdim=True) + hazard.log(), (grown + (1 - hazard).log())[:, :-1]], 1)
+
+    def moved(new: Tensor, first: float) -> Tensor:
+        return torch.cat([torch.full_like(new[:, :1], first), new[:, :-1]], 1)
+
+    states = {"l": joint - joint.logsumexp(1, keepdim=True), "mu": moved(mu + apart / (kappa + 1), 0.0),
+              "kappa": moved(kappa + 1, 1.0), "alpha": moved(alpha + 0.5, 1.0)}
+    return {"l": states["l"]}, states | {"beta": moved(beta + kappa * apart**2 / (2 * (kappa + 1)), 1.0)}
+
+
+FILTERS = (all_pole_lattice, bearings, particle_filter, lbfgs, lindblad, crf_entropy, figarch, hawkes,
+           student_changepoint)

@@ -36,7 +36,7 @@ FOLDER = Path(__file__).parent / "specs"
 SOME = {"cpu": ("neural_queue", "deep_memory", "adpcm", "lorenz96"),
         "triton": ("conv_lstm", "lmu", "imm_filter", "sos", "neural_queue", "deep_memory", "predictive_coding",
                    "boolean_net", "adpcm", "lorenz96", "fox", "infini", "all_pole_lattice", "lbfgs",
-                   "particle_filter")}
+                   "particle_filter", "student_changepoint")}
 STARTS = {"izhikevich": {"v": -60.0, "u": -13.0}, "hsmm": {"a": 0.0}}  # what a state is near to as a run begins
 STILL = ("every", "begun", "down", "perm")  # counts and a buffer have no gradient
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
