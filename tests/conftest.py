@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
 import shutil
@@ -56,6 +55,15 @@ def optimised(item: pytest.Item) -> bool:
     return of_a_kind and not any(name in item.nodeid for name in OTHERWISE)
 
 
+MADE: list[str] = []  # folders of headers
+
+
+def pytest_sessionfinish() -> None:
+    """Remove what was compiled ahead."""
+    for folder in MADE:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @once
 def headers(compiler: str) -> str:
     """The headers that native code includes, compiled by GCC for this process; "" for another compiler, whose rules differ."""
@@ -65,9 +73,8 @@ def headers(compiler: str) -> str:
     told = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True, check=False).stdout
     if "Free Software Foundation" not in told:
         return ""
-    folder = tempfile.mkdtemp(prefix="seqc-headers-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    whole = Path(folder, "headers.h")
+    MADE.append(tempfile.mkdtemp(prefix="seqc-headers-"))
+    whole = Path(MADE[-1], "headers.h")
     whole.write_text("".join(re.findall(r"^#.*\n", RUNTIME[: RUNTIME.index("namespace {")], re.MULTILINE)))
     flags = [x for x in loader._native_flags()[0] if not x.startswith("-D")]
     command = [*compiler.split(), *flags, "-O0", "-x", "c++-header", str(whole), "-o", f"{whole}.gch"]
