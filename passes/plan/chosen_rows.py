@@ -6,14 +6,15 @@
 Needs: the step graph. Gives: the same values. A row costs a walk over all of V, as the logits do from which a position is
 chosen. It is made in two steps, around the cut that takes what sees no state out of the recurrence (`products_outside`):
 `numbered` makes numbers of indices, which are then taken out, and `chosen_rows` writes out what is left inside.
-`told_rows` does both for plain torch, where no state enters the index: a cache of keys is linear in its past, and takes blocks.
+`told_rows` does both for plain torch, where what is read or written does not tell the place: a cache of keys is linear in its
+past, and takes blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from seqc.ir.graph import Node, const, depends, index, node, rebuild, topological, total
+from seqc.ir.graph import Node, const, depends, index, leaves, node, rebuild, topological, total
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.indexing import as_place, as_real
 from seqc.ir.program import Program
@@ -42,12 +43,12 @@ def chosen_rows(program: Program) -> Program:
 
 
 def told_rows(program: Program) -> Program:
-    """The program without rows of what depends on a state at positions that do not."""
+    """The program without rows of what depends on states at positions that do not depend on these."""
     order = topological(program.graph.values())
-    late = depends(order, [d.leaf() for d in program.states.values()])
 
     def told(n: Node, new: Node) -> Node:
-        if n.op not in ROWS or n.args[-1] in late or not any(a in late for a in n.args[:-1]):
+        held = leaves(n.args[:1], "state") if n.op in ROWS else ()
+        if not held or set(held) & set(leaves(n.args[-1:], "state")):
             return new
         place = new.args[-1]
         place = place if place.op == "as_place" else as_place(as_real(place))

@@ -182,8 +182,10 @@ def test_states_of_one_kind_are_a_recurrence_of_their_own(name: str) -> None:
 
 def test_a_cache_whose_rows_are_told_takes_blocks() -> None:
     """What is written at positions that no state tells is linear in its past; a choice of the state's own is not."""
-    chosen = CACHED.replace("M[pos] =", "at = argmax[N](bias[t-1])\nM[at] =")
-    for text, cores in ((CACHED, [("M bias", None), ("h", "step")]), (chosen, [("bias", None), ("M h", "step")])):
+    chosen = CACHED.replace("M[pos] =", "at = argmax[N](sum[D](M[t-1] * q))\nM[at] =")
+    ring = CACHED.replace("M[pos] =", "state n = 0\nn = n[t-1] + 1\nat = position[N](mod(n[t-1], N))\nM[at] =")
+    blocks, steps = [("M bias", None), ("h", "step")], [("bias", None), ("M h", "step")]
+    for text, cores in ((CACHED, blocks), (chosen, steps), (ring, [("M bias n", None), ("h", "step")])):
         plan = torch_plan(load(text), DEFAULTS)
         assert [(" ".join(s.program.states), s.form) for s in plan.cores] == cores
 
