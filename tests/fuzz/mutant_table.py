@@ -108,7 +108,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ('self._named("to_end", d.to_end())', 'self._named("to_end", d.from_start(False))'),
         ("out = d.whole() * out", "out = out")),
     *_block(CHUNK, "delta", "chunkwise",
-        ("return self._read(read.by, read.over, True, ())", "return self._read(read.by, read.over, False, ())")),
+        ("return seen(read)._read(read.by, read.over, True, ())", "return seen(read)._read(read.by, read.over, False, ())")),
     *_block("passes/blocks/transition.py", "gated", "chunkwise",
         ("(before[0] + x, before[1] + known)", "(x, before[1] + known)")),
     # ---- rows outside the sequence, and what a block begins with
@@ -172,7 +172,7 @@ MUTANTS: tuple[Mutant, ...] = (
     # ---- native code
     *_native(RUNTIME, "cell", ("return bounds ? bounds[i] : i * T; }", "return bounds ? bounds[i] + (i > 0) : i * T; }")),
     *_native(RUNTIME, "sums",
-        ("if (i >= left) x[i] = otherwise;", "if (i > left) x[i] = otherwise;"),
+        ("lanes() < splat(real(left)) ? x", "lanes() <= splat(real(left)) ? x"),
         ("INLINE vec seqc_max(vec a, vec b) { return ((a > b)", "INLINE vec seqc_max(vec a, vec b) { return ((a < b)")),
     *_native(MATH, "smooth",
         ("const vec positive = x < vec{} ? vec{} : x;", "const vec positive = x < vec{} ? x : vec{};"),
@@ -195,7 +195,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_triton(MORE, "maximum", ("tl.maximum(b_past + a_now, b_now)\n", "tl.maximum(b_past, b_now)\n")),
     *_triton(SMOOTH, "smooth",
         ("tl.where(x >= 0, 1.0, e) / (1.0 + e)", "tl.where(x >= 0, e, 1.0) / (1.0 + e)"),
-        ("return tl.maximum(x, 0.0) + log1p(", "return tl.minimum(x, 0.0) + log1p("),
+        ("return tl.maximum(x, 0.0) + log1p_", "return tl.minimum(x, 0.0) + log1p_"),
         ("return tl.where(x < 0, -t, t)", "return t")),
     *_triton("backends/triton_gpu/device_sequences.py", "element", (".to(tl.int64) // BT + i_b\n", ".to(tl.int64) // BT\n")),
     *_triton("backends/triton_gpu/gradient_sums.py", "lagged", ("{offset} * STEP, cu_seqlens)", "{offset}, cu_seqlens)")),
