@@ -186,12 +186,12 @@ def test_one_rule_says_when_blocks_run_in_parallel() -> None:
     device = SimpleNamespace(multi_processor_count=132)
     torch = SimpleNamespace(cuda=SimpleNamespace(get_device_properties=lambda _: device))
     made: dict[str, Any] = {"torch": torch}
-    exec(rule.text(found.plan.ways), made)
+    exec(f"{rule.text(found.plan.ways)}\n{rule.function}", made)
     x = SimpleNamespace(device=SimpleNamespace(type="cuda"))
     said = {}
     for kernel, programs, blocks in product(("forward", "infer"), (8, 128, 300, 4000), (1, 2, 8, 64, 512)):
         ways = [dict.fromkeys(way, programs) for way in found.plan.ways[kernel]]
         at = said[kernel, programs, blocks] = rule.way(blocks, 132, ways)
-        assert made["_way"](x, blocks, *ways) == at
+        assert made["_way"](made["_PACE"], x, blocks, *ways) == at
     for kernel in ("forward", "infer"):
         assert said[kernel, 8, 512] and not said[kernel, 4000, 1]
