@@ -74,6 +74,11 @@ def lone(block: Block, name: str, doc: str) -> str:
     return _text([forward(replace(block, backward={}), name, doc)])
 
 
+def one_step(block: Block, name: str) -> str:
+    """The text of `NAME(inputs, params, NAME_0) -> (outputs, NAME_T)`, one step, and of its helpers."""
+    return _text([step(block, name)])
+
+
 def apart(block: Block, name: str, doc: str) -> str:
     """The text of `NAME` and `NAME_backward` of a stage without states, and of their helpers."""
     return _text(_both(block, name, doc))
@@ -116,4 +121,4 @@ def saved(block: Block) -> tuple[Saved, ...]:
     )
 
 
-__all__ = ["apart", "emit", "lone", "saved"]
+__all__ = ["apart", "emit", "lone", "one_step", "saved"]

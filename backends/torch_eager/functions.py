@@ -249,14 +249,14 @@ def _gradient_name(key: str) -> str:
     return "d_" + slope_of(key).word("_before", "_after")
 
 
-def step(block: Block) -> Function:
+def step(block: Block, name: str = "_step_torch") -> Function:
     """`_step_torch(inputs, params, NAME_0) -> (outputs, NAME_T)`: one step of the recurrence as the spec states it.
 
     Where an input is read at other steps, one step alone does not say enough: the function then refuses with the reason.
     """
     program = block.program
     layout = step_layout(program)
-    fn = function("_step_torch", "One step: outputs and new states.", block, arguments_of(program, time=False), time=False)
+    fn = function(name, "One step: outputs and new states.", block, arguments_of(program, time=False), time=False)
     fn.differentiated = True
     if program.no_step:
         fn.say(f'raise NotImplementedError("{program.no_step}")')

@@ -123,9 +123,14 @@ def without_lags(program: Program) -> tuple[Program, dict[str, tuple[str, int]]]
     """The program with every input that is read at another step as an input of its own."""
     read = [n for n in leaves(program.graph.values(), "input") if n.number("offset")]
     inputs, shifts, table = dict(program.inputs), {}, {}
+    decls = (program.inputs, program.params, program.states, program.output_decls)
+    taken = {name.replace(".", "_") for each in decls for name in each}  # in emitted text
     for n in read:
         source, back = n.text("name"), n.number("offset")
-        name = f"{source}.{'before' if back > 0 else 'after'}{abs(back)}"
+        mark = f"{'before' if back > 0 else 'after'}{abs(back)}"
+        while f"{source}.{mark}".replace(".", "_") in taken:
+            mark = f"own_{mark}"
+        name = f"{source}.{mark}"
         inputs[name] = replace(program.inputs[source], name=name)
         shifts[name] = (source, back)
         table[n] = inputs[name].leaf()

@@ -21,8 +21,11 @@ from seqc.driver.convolution import system
 from seqc.driver.in_pieces import in_pieces
 from seqc.driver.options import DEFAULTS, Options
 from seqc.driver.pipeline import Watch, blamed, check, fix_dims
+from seqc.driver.shifted_step import serves, shifted_step
 from seqc.driver.signature_of import closed_loop, signature
 from seqc.emit import Kernels, Signature, emit
+from seqc.emit.beside import beside
+from seqc.emit.text import join
 from seqc.frontend.elaborate import load
 from seqc.ir.apart import apart
 from seqc.ir.block import Block, Reason
@@ -214,7 +217,11 @@ def _torch(plan: Plan, blocks: dict[str, Block], parts: Iterable[_Part], options
             block = blocks[stage.name]
             cut = in_pieces(stage.program, block, printed, str(len(made) or "")) if options.form is None else None
             blocks[stage.name], made[stage.name] = cut or (block, printed(block))
-        return compose(plan, Made(made, {}, "torch"))
+        kernels = compose(plan, Made(made, {}, "torch"))
+        if not serves(plan.program):
+            return kernels
+        step = shifted_step(replace(next(iter(blocks.values())), program=plan.program))
+        return replace(kernels, text=join(kernels.text, beside(kernels.text, step, "_shifted")))
 
 
 def header(program: Program, options: Options) -> str:

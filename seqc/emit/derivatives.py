@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from seqc.emit.signature import Signature
+from seqc.emit.sizes import main_input
+from seqc.emit.text import lay
 
 
 def plain_text(sig: Signature) -> str:
@@ -17,7 +19,16 @@ def plain_text(sig: Signature) -> str:
         "spec": sig.spec, "inputs": sum(a.timed for a in sig.table), "given": sig.stateless, "outputs": len(sig.outputs),
         "count": len(sig.arguments), "forwards": "reverse" if sig.backwards else "not reverse",
     }  # fmt: skip
-    return _PLAIN.format(**names).strip()
+    names |= {"timed": "inputs", "shifted": "", "step": "_plain_step(*(x[t] for x in steps), "}
+    if not sig.reads:
+        return _PLAIN.format(**names).strip()
+    main, inputs = sig.arguments.index(main_input(sig)), sum(a.timed for a in sig.table)
+    names["one"] = sig.reads.index((main, 0)) if main < inputs else main - inputs + len(sig.reads)
+    names["reads"] = lay("_READS = [", [f"({place}, {back})" for place, back in sig.reads], "]")
+    if any(place == inputs for place, _ in sig.reads):
+        names["timed"] = f"(*inputs, tensors[{main}].new_ones(inputs[0].shape[:2]))"
+    names |= {"shifted": _AT.format(**names), "step": "_shifted_step(*(at(t, *read) for read in _READS), "}
+    return f"{_SHIFTED_STEP.format(**names).strip()}\n\n\n{_PLAIN.format(**names).strip()}"
 
 
 def batched_arguments(sig: Signature) -> list[bool]:
@@ -44,12 +55,12 @@ def _plain(*arguments):
     if 0 in tensors[0].shape[:2]:
         return [*_fake_run(*arguments)[:{outputs}], *(x.clone() for x in tensors[{given}:])]
     inputs, params, states = tensors[:{inputs}], tensors[{inputs}:{given}], tensors[{given}:]
-    steps = [x.unbind(1) for x in inputs]
+    steps = [x.unbind(1) for x in {timed}]
     order = range(inputs[0].shape[1])
     order = order if {forwards} else order[::-1]
     rows = {{}}
-    for t in order:
-        results = _plain_step(*(x[t] for x in steps), *params, *states)
+{shifted}    for t in order:
+        results = {step}*params, *states)
         rows[t], states = results[:{outputs}], results[{outputs}:]
     outputs = [torch.stack(column, 1) for column in zip(*(rows[t] for t in sorted(rows)))]
     return [*outputs, *states]
@@ -67,6 +78,26 @@ def _plain_pack(tensors, cu_seqlens, reverse):
         return list(nothing)
     behind = [x[:, bounds[-1] :] if k < {outputs} else x[:0] for k, x in enumerate(nothing)]  # the last sequence
     return [torch.cat(parts, int(k < {outputs})) for k, parts in enumerate(zip(*found, behind))]
+'''
+
+_SHIFTED_STEP = '''
+# of each input of a step: its place among the inputs (behind the last: the ones of steps that exist), and how many steps back
+{reads}
+
+
+@_autocast_off
+def _shifted_step(*tensors):
+    """One step in plain torch operators, which is given what it reads of other steps."""
+    x = tensors[{one}]
+    results = _shifted_step_torch(*_prepare_torch(_carry(x), *tensors))
+    return [*(o.to(x.dtype) for o in results[:{outputs}]), *results[{outputs}:]]
+'''
+
+_AT = '''
+    def at(t, place, back):
+        there = t - back if {forwards} else t + back
+        return steps[place][there] if 0 <= there < len(steps[0]) else torch.zeros_like(steps[place][t])
+
 '''
 
 _AUTOGRAD = '''
