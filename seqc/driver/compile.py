@@ -21,7 +21,7 @@ from seqc.driver.convolution import system
 from seqc.driver.in_pieces import in_pieces
 from seqc.driver.options import DEFAULTS, Options
 from seqc.driver.pipeline import Watch, blamed, check, fix_dims
-from seqc.driver.shifted_step import serves, shifted_step
+from seqc.driver.plain_step import plain_step
 from seqc.driver.signature_of import closed_loop, signature
 from seqc.emit import Kernels, Signature, emit
 from seqc.emit.beside import beside
@@ -218,10 +218,8 @@ def _torch(plan: Plan, blocks: dict[str, Block], parts: Iterable[_Part], options
             cut = in_pieces(stage.program, block, printed, str(len(made) or "")) if options.form is None else None
             blocks[stage.name], made[stage.name] = cut or (block, printed(block))
         kernels = compose(plan, Made(made, {}, "torch"))
-        if not serves(plan.program):
-            return kernels
-        step = shifted_step(replace(next(iter(blocks.values())), program=plan.program))
-        return replace(kernels, text=join(kernels.text, beside(kernels.text, step, "_shifted")))
+        step = plain_step(replace(next(iter(blocks.values())), program=plan.program))
+        return replace(kernels, text=join(kernels.text, beside(kernels.text, step, "_plain"))) if step else kernels
 
 
 def header(program: Program, options: Options) -> str:

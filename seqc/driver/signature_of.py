@@ -16,7 +16,7 @@ from seqc.analysis.units import units
 from seqc.analysis.unread import read_later
 from seqc.diagnostics import Unsupported
 from seqc.driver.phrases import wrapped
-from seqc.driver.shifted_step import reads, serves
+from seqc.driver.plain_step import plain_reads, without_plain
 from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, safe_name
 from seqc.emit.edges import EDGE_PLACES
 from seqc.emit.expressions import ATOM, Text, aligned, filled, number
@@ -64,7 +64,7 @@ def signature(
         backwards=program.direction == "backward",
         no_step=program.no_step,
         no_plain=no_plain(program),
-        reads=reads(program) if serves(program) else (),
+        reads=plain_reads(program),
         unread=unread(program),
         keys=keys(program),
         units=_units(program) if any(d.support and d.support.pruning for d in program.params.values()) else {},
@@ -104,7 +104,7 @@ def keys(program: Program) -> tuple[tuple[str, str], ...]:
 def no_plain(program: Program) -> str:
     """Why second derivatives and forward mode are refused, told to the caller; "" where they are served."""
     name = safe_name(program.name)
-    if program.no_step and not serves(program):
+    if without_plain(program):
         return f"{name}: second derivatives and forward mode are taken of single steps, which {name} has not"
     if any(n.op == "gradclip" for n in topological(program.graph.values())):
         return f"{name}: there are no second derivatives and none in forward mode, for `gradclip` cuts gradients"

@@ -24,11 +24,13 @@ def plain_text(sig: Signature) -> str:
         return _PLAIN.format(**names).strip()
     main, inputs = sig.arguments.index(main_input(sig)), sum(a.timed for a in sig.table)
     names["one"] = sig.reads.index((main, 0)) if main < inputs else main - inputs + len(sig.reads)
-    names["reads"] = lay("_READS = [", [f"({place}, {back})" for place, back in sig.reads], "]")
     if any(place == inputs for place, _ in sig.reads):
         names["timed"] = f"(*inputs, tensors[{main}].new_ones(inputs[0].shape[:2]))"
-    names |= {"shifted": _AT.format(**names), "step": "_shifted_step(*(at(t, *read) for read in _READS), "}
-    return f"{_SHIFTED_STEP.format(**names).strip()}\n\n\n{_PLAIN.format(**names).strip()}"
+    names |= {"reads": "", "step": "_differentiated_step(*(x[t] for x in steps), "}
+    if any(back for _, back in sig.reads):
+        names["reads"] = _READS + lay("_READS = [", [f"({place}, {back})" for place, back in sig.reads], "]")
+        names |= {"shifted": _AT.format(**names), "step": "_differentiated_step(*(at(t, *read) for read in _READS), "}
+    return f"{_OWN_STEP.format(**names).strip()}\n\n\n{_PLAIN.format(**names).strip()}"
 
 
 def batched_arguments(sig: Signature) -> list[bool]:
@@ -80,16 +82,19 @@ def _plain_pack(tensors, cu_seqlens, reverse):
     return [torch.cat(parts, int(k < {outputs})) for k, parts in enumerate(zip(*found, behind))]
 '''
 
-_SHIFTED_STEP = '''
+_READS = '''
 # of each input of a step: its place among the inputs (behind the last: the ones of steps that exist), and how many steps back
+'''
+
+_OWN_STEP = '''
 {reads}
 
 
 @_autocast_off
-def _shifted_step(*tensors):
+def _differentiated_step(*tensors):
     """One step in plain torch operators, which is given what it reads of other steps."""
     x = tensors[{one}]
-    results = _shifted_step_torch(*_prepare_torch(_carry(x), *tensors))
+    results = _differentiated_step_torch(*_prepare_torch(_carry(x), *tensors))
     return [*(o.to(x.dtype) for o in results[:{outputs}]), *results[{outputs}:]]
 '''
 

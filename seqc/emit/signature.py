@@ -207,8 +207,8 @@ class Signature:
     one more state: list it, so that a run can be continued from what a call returned. renamed: emitted name -> the
     spec's, of the arguments and results whose name could not stand; notes: name -> words for its line in docstrings.
     backwards: the recurrence begins at the last step. no_step: why there is no single step, or "". no_plain: why second
-    derivatives and forward mode are refused, or "". reads: where the plain form has to read other steps, (place among the
-    inputs, steps back) of each input of its step. unread: states whose value after the last step may be
+    derivatives and forward mode are refused, or "". reads: where the plain form has a step of its own, (place among
+    the inputs, steps back) of each input of it. unread: states whose value after the last step may be
     without any cotangent: no output depends on the state, or none on its value in the same step. keys: of each run, the two
     states that hold the keys of its noise; where there are some, a call takes a `seed`, and the torch part defines `_draw`.
     loop: the closed loop that stands in the file too, with a function and a method `generate`. system: of a recurrence

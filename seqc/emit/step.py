@@ -28,6 +28,7 @@ def step_operator(sig: Signature, form: str) -> str:
     names: dict[str, object] = {"main": sig.arguments.index(main), "results": ", ".join(sig.results)}
     names |= {"inputs": sum(a.timed for a in sig.table), "outputs": len(sig.outputs), "count": len(sig.table), "form": form}
     names |= moved_fields(sig) | {"bind": bound(sig), "like": "x" if main == clock(sig) else "like"}
+    names["plain"] = "_differentiated_step" if sig.reads else "_plain_step"
     names["checked"] = "    _check_places(tensors)\n" if any(a.whole for a in sig.table) else ""
     names["writes"] = ", ".join(f"_{suffix.upper()}: _write_{suffix}" for suffix in sig.backends)
     one = _NO_STEP if sig.no_step else _ONE_STEP
@@ -91,7 +92,7 @@ class _StepDerivative(torch.autograd.Function):
 
 def _differentiable_step(*tensors):
     if _needs_plain(tensors):
-        return _plain_step(*tensors)
+        return {plain}(*tensors)
     if _needs_gradient(tensors):
         return list(_applied(_StepDerivative, *tensors))
     with torch._C._AutoDispatchBelowAutograd():

@@ -1,0 +1,132 @@
+"""Derivatives of every order where a branch that is not chosen is infinite: it has none, on every backend.
+
+The judge is torch's autograd over a loop written here, with Python's `if` for each number: what is not chosen is not computed.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from seqc.driver.compile import Options, compile_spec
+from seqc.driver.load_emitted import load_emitted
+
+PICKS = """spec picks
+dim D
+input x[D], y[D], m[D]
+param w[D], c[D]
+state h[D] = 0
+a = w * h[t-1] + x
+p = where(a > 0, sqrt(a), 0.3 * a)                                # at 0 its slope is infinite
+q = where(x > 0, where(x > 1, log(x - 1), w * x), 1 / (x - 1))    # infinite at 0 and 1, NaN between
+e = where(a < 30, log(1 + exp(a)), a)                             # overflows
+s = where(m > 0, c * log(y) + w / y, w)                 # of params, which have no batch
+h = 0.5 * h[t-1] + 0.01 * (p + q + e + s)
+output h
+"""
+BACKENDS = ("torch", "cpu", "triton")
+
+
+@cache
+def module(backend: str) -> Any:
+    return load_emitted(compile_spec(PICKS, Options(backend)).text, "picks")
+
+
+def one(x: Tensor, y: Tensor, m: Tensor, w: Tensor, c: Tensor, h: Tensor, d: int) -> Tensor:
+    """The new state at one place."""
+    a = w[d] * h[d] + x[d]
+    p = torch.sqrt(a) if a > 0 else 0.3 * a
+    q = (torch.log(x[d] - 1) if x[d] > 1 else w[d] * x[d]) if x[d] > 0 else 1 / (x[d] - 1)
+    e = torch.log(1 + torch.exp(a)) if a < 30 else a
+    s = c[d] * torch.log(y[d]) + w[d] / y[d] if m[d] > 0 else w[d]
+    return 0.5 * h[d] + 0.01 * (p + q + e + s)
+
+
+def loop(x: Tensor, y: Tensor, m: Tensor, w: Tensor, c: Tensor, h: Tensor) -> Tensor:
+    rows = []
+    for b in range(x.shape[0]):
+        state = h[b]
+        for t in range(x.shape[1]):
+            state = torch.stack([one(x[b, t], y[b, t], m[b, t], w, c, state, d) for d in range(2)])
+            rows.append(state)
+    return torch.stack(rows).view(x.shape)
+
+
+def drawn() -> tuple[Tensor, ...]:
+    f = {"dtype": torch.float64}
+    x = torch.tensor([[[0.0, 1.0], [900.0, -1.0], [0.5, 0.0]], [[-2.0, 0.0], [1.5, 0.25], [0.0, 800.0]]], **f)
+    y = torch.tensor([[[0.0, 1.0], [2.0, 0.5], [1.5, 0.75]], [[0.3, 2.0], [0.0, 0.0], [0.0, 3.0]]], **f)
+    m = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]], [[0.0, 1.0], [0.0, 0.0], [0.0, -1.0]]], **f)
+    return x, y, m, torch.tensor([0.5, -0.25], **f), torch.tensor([1.0, 0.5], **f), torch.zeros(2, 2, **f)
+
+
+def derivatives(f: Any, given: tuple[Tensor, ...]) -> list[Tensor]:
+    """First and second ones, and tangents."""
+    own = [y.clone().requires_grad_() for y in given]
+    out = f(*own)
+    first = torch.autograd.grad((out * out).sum(), own, create_graph=True, materialize_grads=True)
+    second = torch.autograd.grad(sum((d * torch.cos(d)).sum() for d in first), own, materialize_grads=True)
+    with torch.autograd.forward_ad.dual_level():
+        duals = [torch.autograd.forward_ad.make_dual(y, torch.cos(y)) for y in given]
+        tangent = torch.autograd.forward_ad.unpack_dual(f(*duals)).tangent
+    return [*first, *second, tangent]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_not_chosen_has_no_derivative(backend: str) -> None:
+    x, y, m, w, c, h = drawn()
+    picks = module(backend)
+    calls = {
+        "call": (lambda *a: picks.picks(*a[:5], h_0=a[5]).h, loop, (x, y, m, w, c, h)),
+        "step": (lambda *a: picks.picks_step(*a[:5], h_0=a[5]).h, lambda *a: loop(*(z[:, None] for z in a[:3]), *a[3:])[:, 0],
+                 (x[:, 0], y[:, 0], m[:, 0], w, c, h)),
+    }  # fmt: skip
+    for what, (mine, truth, given) in calls.items():
+        for i, (a, b) in enumerate(zip(derivatives(mine, given), derivatives(truth, given), strict=True)):
+            assert b.isfinite().all()
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10, msg=lambda text, i=i, what=what: f"{what}, {i}: {text}")
+
+
+ROWS = """spec rows
+dim D
+input x[D], y[D], m[D]
+param R[D, D]
+state h[D] = 0
+h = 0.5 * h[t-1] + where(m > 0, x * sum[D](log(y)) + R @ (1 / y), R @ x)
+output h
+"""
+
+
+def test_what_a_whole_row_tells_counts_where_any_of_the_row_is_chosen() -> None:
+    """Two levels of torch.func: all of it is the plain form's."""
+    x, y, m, *_ = drawn()
+    y = torch.where((m > 0).any(-1, keepdim=True), y.abs() + 0.5, 0.0)
+    R = torch.tensor([[1.0, 0.5], [-0.5, 2.0]], dtype=torch.float64)
+    made = load_emitted(compile_spec(ROWS, Options("torch")).text, "rows")
+
+    def truth(x: Tensor, y: Tensor, R: Tensor) -> Tensor:
+        rows = []
+        for b in range(2):
+            h = torch.zeros(2, dtype=torch.float64)
+            for t in range(3):
+                one, of = x[b, t], y[b, t]
+                u = [one[d] * of.log().sum() + (R[d] / of).sum() if m[b, t, d] > 0 else R[d] @ one for d in range(2)]
+                h = 0.5 * h + torch.stack(u)
+                rows.append(h)
+        return torch.stack(rows).view(x.shape)
+
+    calls = (lambda x, y, R: made.rows(x, y, m, R).h.square().sum(), lambda x, y, R: truth(x, y, R).square().sum())
+    found = [torch.func.jacrev(torch.func.jacrev(f, (0, 1, 2)), (0, 1, 2))(x / 100, y, R) for f in calls]
+    for mine, wanted in zip(*found, strict=True):
+        for a, b in zip(mine, wanted, strict=True):
+            assert b.isfinite().all()
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_a_step_without_such_branches_is_the_plain_forms_own() -> None:
+    tame = "spec tame\ninput x\nstate h = 0\nh = where(x > 0, tanh(x), h[t-1]) + exp(x)\noutput h"
+    assert "_differentiated_step" not in compile_spec(tame, Options("torch")).text
