@@ -83,7 +83,7 @@ def _plain_pack(tensors, cu_seqlens, reverse):
 '''
 
 _READS = '''
-# of each input of a step: its place among the inputs (behind the last: the ones of steps that exist), and how many steps back
+# what a step reads: a place among the inputs (behind the last: the ones of steps that exist), and how many steps back
 '''
 
 _OWN_STEP = '''
@@ -92,7 +92,7 @@ _OWN_STEP = '''
 
 @_autocast_off
 def _differentiated_step(*tensors):
-    """One step in plain torch operators, which is given what it reads of other steps."""
+    """One step in plain torch operators, in the form that torch differentiates."""
     x = tensors[{one}]
     results = _differentiated_step_torch(*_prepare_torch(_carry(x), *tensors))
     return [*(o.to(x.dtype) for o in results[:{outputs}]), *results[{outputs}:]]
