@@ -2246,10 +2246,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_b6cfc55a7be4", 0
+    name, tries = "seqc_gla_1199344bb5a3", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_b6cfc55a7be4_{tries}"
+        name = f"seqc_gla_1199344bb5a3_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -2372,6 +2372,9 @@ def _native_flags() -> tuple[tuple[str, ...], tuple[str, ...]]:
     assert compiler is not None
     host = "-march=native" if _platform.machine().lower() in ("x86_64", "amd64", "i686") else "-mcpu=native"
     flags = ["-std=c++17", "-O3", host, "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-w"]
+    if "clang" not in compiler[1]:  # what finds work in nests of plain loops: vectors here are written out
+        flags += [f"-fno-{x}" for x in ("loop-unroll-and-jam", "tree-loop-distribution", "loop-interchange", "split-loops",
+                                        "predictive-commoning", "gcse-after-reload")]
     cache = _os.sysconf("SC_LEVEL1_DCACHE_SIZE") if "SC_LEVEL1_DCACHE_SIZE" in _os.sysconf_names else 0
     if cache > 0:
         flags.append(f"-DSEQC_L1={cache}")
@@ -2767,7 +2770,7 @@ using i64 = std::int64_t;
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
-#if defined(__AVX512F__)  // this header is most of what there is to read: only where its functions are called
+#if defined(__AVX512F__) && defined(__clang__)  // gcc reads this header for as long as all others: its own names are used there
 #include <immintrin.h>
 #endif
 
@@ -2829,6 +2832,14 @@ INLINE void store(real* p, real x) { store(p, splat(x)); }
 // The first `left` elements, and 0 in the other lanes: one instruction where the processor has it, which touches nothing else.
 #if defined(__AVX512F__)
 INLINE unsigned first(i64 left) { return left > 0 ? (1u << left) - 1 : 0; }
+#endif
+#if defined(__AVX__) && !defined(__clang__)
+typedef float floats __attribute__((vector_size(BYTES)));
+typedef double doubles __attribute__((vector_size(BYTES)));
+typedef int ints __attribute__((vector_size(BYTES)));
+typedef long long longs __attribute__((vector_size(BYTES)));
+#endif
+#if defined(__AVX512F__) && defined(__clang__)
 INLINE vec load_some(const real* p, i64 left) {
   if constexpr (sizeof(real) == 4) return (vec)_mm512_maskz_loadu_ps(__mmask16(first(left)), p);
   else return (vec)_mm512_maskz_loadu_pd(__mmask8(first(left)), p);
@@ -2837,11 +2848,16 @@ INLINE void store_some(real* p, vec x, i64 left) {
   if constexpr (sizeof(real) == 4) _mm512_mask_storeu_ps(p, __mmask16(first(left)), (__m512)x);
   else _mm512_mask_storeu_pd(p, __mmask8(first(left)), (__m512d)x);
 }
+#elif defined(__AVX512F__)
+INLINE vec load_some(const real* p, i64 left) {
+  if constexpr (sizeof(real) == 4) return (vec)__builtin_ia32_loadups512_mask((const float*)p, floats{}, short(first(left)));
+  else return (vec)__builtin_ia32_loadupd512_mask((const double*)p, doubles{}, char(first(left)));
+}
+INLINE void store_some(real* p, vec x, i64 left) {
+  if constexpr (sizeof(real) == 4) __builtin_ia32_storeups512_mask((float*)p, (floats)x, short(first(left)));
+  else __builtin_ia32_storeupd512_mask((double*)p, (doubles)x, char(first(left)));
+}
 #elif defined(__AVX2__) && !defined(__clang__)
-typedef float floats __attribute__((vector_size(BYTES)));
-typedef double doubles __attribute__((vector_size(BYTES)));
-typedef int ints __attribute__((vector_size(BYTES)));
-typedef long long longs __attribute__((vector_size(BYTES)));
 INLINE mask first(i64 left) { return lanes() < splat(real(left)); }
 INLINE vec load_some(const real* p, i64 left) {
   if constexpr (sizeof(real) == 4) return (vec)__builtin_ia32_maskloadps256((const floats*)p, (ints)first(left));
@@ -2876,13 +2892,12 @@ INLINE vec load_early(const real* p, i64 left, i64 ahead) {
   return load<full>(p, left);
 }
 INLINE void stream(real* p, vec x) {  // past the caches, so that the memory there need not be read first; p is aligned
-#if defined(__AVX512F__)
-  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)x);
-#elif defined(__AVX__) && defined(__clang__)
+#if defined(__AVX__) && defined(__clang__)
   __builtin_nontemporal_store(x, reinterpret_cast<vec*>(p));
+#elif defined(__AVX512F__)
+  __builtin_ia32_movntdq512(reinterpret_cast<longs*>(p), (longs)x);
 #elif defined(__AVX__)
-  typedef long long quads __attribute__((vector_size(BYTES)));
-  __builtin_ia32_movntdq256(reinterpret_cast<quads*>(p), (quads)x);
+  __builtin_ia32_movntdq256(reinterpret_cast<longs*>(p), (longs)x);
 #else
   store(p, x);
 #endif
@@ -2898,30 +2913,41 @@ INLINE void store_early(real* p, X x, i64 left, i64 ahead, bool large) {  // lar
   __builtin_prefetch(p + ahead, 1);
   store<full>(p, x, left);
 }
-INLINE vec gather(const real* p, i64 stride, i64 left) {
+// Elements that lie apart. A part of a vector is rare, and of many instructions: compiled once.
+INLINE vec gather_all(const real* p, i64 stride) {
   vec r{};
-  for (int i = 0; i < W; ++i)
-    if (i < left) r[i] = p[i * stride];
+  UNROLL for (int i = 0; i < W; ++i) r[i] = p[i * stride];
   return r;
 }
-INLINE void scatter(real* p, vec x, i64 stride, i64 left) {
-  for (int i = 0; i < W; ++i)
-    if (i < left) p[i * stride] = x[i];
-}
-INLINE void scatter(real* p, real x, i64 stride, i64 left) { scatter(p, splat(x), stride, left); }
-// The vector of elements from `at` on that lie between `low` and `high`, and 0 elsewhere; p points at the first of them.
-INLINE vec moved(const real* p, i64 stride, i64 at, i64 low, i64 high) {
+ONCE vec gather_some(const real* p, i64 stride, i64 low, i64 high) {  // the lanes from low up to high, and 0 in the others
   vec r{};
   for (int i = 0; i < W; ++i)
-    if (at + i >= low && at + i < high) r[i] = p[i * stride];
+    if (i >= low && i < high) r[i] = p[i * stride];
   return r;
 }
 template <bool full>
-INLINE vec keep(vec x, i64 left, real otherwise) {  // lanes outside are replaced before a sum over lanes
-  if (full || left >= W) return x;
+INLINE vec gather(const real* p, i64 stride, i64 left) {
+  return full || left >= W ? gather_all(p, stride) : gather_some(p, stride, 0, left);
+}
+ONCE void scatter_some(real* p, vec x, i64 stride, i64 left) {
   for (int i = 0; i < W; ++i)
-    if (i >= left) x[i] = otherwise;
-  return x;
+    if (i < left) p[i * stride] = x[i];
+}
+template <bool full>
+INLINE void scatter(real* p, vec x, i64 stride, i64 left) {
+  if (!full && left < W) return scatter_some(p, x, stride, left);
+  UNROLL for (int i = 0; i < W; ++i) p[i * stride] = x[i];
+}
+template <bool full>
+INLINE void scatter(real* p, real x, i64 stride, i64 left) { scatter<full>(p, splat(x), stride, left); }
+// The vector of elements from `at` on that lie between `low` and `high`, and 0 elsewhere; p points at the first of them.
+INLINE vec moved(const real* p, i64 stride, i64 at, i64 low, i64 high) {
+  if (at < low || at + W > high) return gather_some(p, stride, low - at, high - at);
+  return stride == 1 ? load(p) : gather_all(p, stride);
+}
+template <bool full>
+INLINE vec keep(vec x, i64 left, real otherwise) {  // lanes outside are replaced before a sum over lanes
+  return full || left >= W ? x : lanes() < splat(real(left)) ? x : splat(otherwise);
 }
 
 // Sums over lanes, for W rows at once: lane r of the result is the sum (or the maximum) of row r, in a fixed order.
@@ -2949,7 +2975,7 @@ INLINE void fold_rows(vec* r) {
   }
 }
 template <bool most = false>
-INLINE void across(const real* rows, real* out, i64 n) {  // rows: n vectors; out: n values, padded
+ONCE void across(const real* rows, real* out, i64 n) {  // rows: n vectors; out: n values, padded
   for (i64 i = 0; i < n; i += W) {
     vec r[W];
     UNROLL for (int j = 0; j < W; ++j) r[j] = i + j < n ? load(rows + (i + j) * W) : vec{};
@@ -3104,7 +3130,7 @@ INLINE vec number(mask x) {
   return r;
 }
 INLINE vec power2(mask n) { return number((n + whole(BIAS)) << FRACTION); }  // 2^n, n a normal exponent
-#if defined(__AVX512F__)  // one instruction each; NaN passes through all of them
+#if defined(__AVX512F__) && defined(__clang__)  // one instruction each; NaN passes through all of them
 INLINE vec at_most(real top, vec x) {
   if constexpr (single) return (vec)_mm512_min_ps((__m512)splat(top), (__m512)x);
   else return (vec)_mm512_min_pd((__m512d)splat(top), (__m512d)x);
@@ -3116,6 +3142,19 @@ INLINE vec at_least(real bottom, vec x) {
 INLINE vec scaled(vec x, vec n) {  // x 2^n, n whole
   if constexpr (single) return (vec)_mm512_scalef_ps((__m512)x, (__m512)n);
   else return (vec)_mm512_scalef_pd((__m512d)x, (__m512d)n);
+}
+#elif defined(__AVX512F__)  // the same as gcc names them: all lanes, and the direction of rounding that is set
+INLINE vec at_most(real top, vec x) {
+  if constexpr (single) return (vec)__builtin_ia32_minps512_mask((floats)splat(top), (floats)x, floats{}, -1, 4);
+  else return (vec)__builtin_ia32_minpd512_mask((doubles)splat(top), (doubles)x, doubles{}, -1, 4);
+}
+INLINE vec at_least(real bottom, vec x) {
+  if constexpr (single) return (vec)__builtin_ia32_maxps512_mask((floats)splat(bottom), (floats)x, floats{}, -1, 4);
+  else return (vec)__builtin_ia32_maxpd512_mask((doubles)splat(bottom), (doubles)x, doubles{}, -1, 4);
+}
+INLINE vec scaled(vec x, vec n) {  // x 2^n, n whole
+  if constexpr (single) return (vec)__builtin_ia32_scalefps512_mask((floats)x, (floats)n, floats{}, -1, 4);
+  else return (vec)__builtin_ia32_scalefpd512_mask((doubles)x, (doubles)n, doubles{}, -1, 4);
 }
 #else
 INLINE vec at_most(real top, vec x) { return x > top ? splat(top) : x; }

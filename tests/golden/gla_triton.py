@@ -517,170 +517,6 @@ def _jit(function=None, **options):
     return function
 
 
-def _load_triton():
-    """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
-    global triton, tl
-    if _KERNELS:
-        import triton
-        import triton.language as tl
-
-        for function, options in _KERNELS:
-            globals()[function.__name__] = triton.jit(function, **options)
-        _KERNELS.clear()
-        hopper = torch.version.cuda and torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
-        if hopper and torch.torch_version.TorchVersion(triton.__version__) < "3.7.1":
-            warnings.warn(
-                f"Triton {triton.__version__} may miscompile products with transposed operands here: take 3.7.1 or later",
-                stacklevel=2,
-            )
-
-
-@_jit
-def joined_segments(run, whole, REVERSE: tl.constexpr, PRODUCT: tl.constexpr):
-    """Running sums `run` [C, W] and sums `whole` [N, W] of N segments of C rows -> those of N/2 segments of two each.
-
-    Of two neighbours the one that is run through later takes the other's sum; PRODUCT: products instead of sums.
-    """
-    N: tl.constexpr = whole.shape[0] // 2
-    C: tl.constexpr = run.shape[0]
-    W: tl.constexpr = run.shape[1]
-    later = tl.arange(0, 2)[None, :, None] == (0 if REVERSE else 1)
-    whole = tl.reshape(whole, (N, 2, W))
-    before = tl.sum(tl.where(later, -0.0, whole), 1)
-    own = tl.sum(tl.where(later, whole, -0.0), 1)
-    run = tl.reshape(run, (N, 2, C // N // 2, W))
-    added = run * before[:, None, None, :] if PRODUCT else run + before[:, None, None, :]
-    run = tl.where(later[:, :, None, :], added, run)
-    return tl.reshape(run, (C, W)), before * own if PRODUCT else before + own
-
-
-@_jit
-def column_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
-    """Running sum of x along axis 0 (rank 2 or 3), begun afresh every BLOCK rows, from the end where REVERSE.
-
-    Two by two segments become one: threads that hold whole columns exchange no value. Nothing is added and taken off again, so
-    -inf rows are exact; EXCLUSIVE leaves the own row out.
-    """
-    C: tl.constexpr = x.shape[0]
-    if BLOCK == C and not EXCLUSIVE:
-        return tl.cumsum(x, 0, reverse=REVERSE)
-    whole = tl.reshape(x, (C, x.numel // C))
-    run = tl.zeros(whole.shape, tl.float32) if EXCLUSIVE else whole
-    for i in tl.static_range(7):
-        if 1 << i < BLOCK:
-            run, whole = joined_segments(run, whole, REVERSE, False)
-    return tl.reshape(run, x.shape)
-
-
-@_jit
-def column_decay(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
-    """exp(column_cumsum(x, ..)) of x <= 0, as products of one exponential for each element of x, whatever BLOCK is.
-
-    No factor is above 1: nothing overflows, and a product is 0 only where its exponential is.
-    """
-    C: tl.constexpr = x.shape[0]
-    whole = tl.exp(tl.reshape(x, (C, x.numel // C)))
-    run = tl.full(whole.shape, 1.0, tl.float32) if EXCLUSIVE else whole
-    for i in tl.static_range(7):
-        if 1 << i < BLOCK:
-            run, whole = joined_segments(run, whole, REVERSE, True)
-    return tl.reshape(run, x.shape)
-
-
-@_jit
-def sum_by_product(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
-    """column_cumsum(x, ..) of rank 2 as a product with zeros and ones: nothing of a tile that a product left moves first.
-
-    x is the sum of three parts in bf16, to the last bit. Elements that are no finite numbers are counted by another product,
-    and make NaN of the sums that they are in, and of no others.
-    """
-    o_t = tl.arange(0, x.shape[0])[:, None]
-    o_s = tl.arange(0, x.shape[0])[None, :]
-    before = o_s > o_t if REVERSE else o_s < o_t
-    own = before if EXCLUSIVE else before | (o_s == o_t)
-    b_ones = tl.where(own & (o_t // BLOCK == o_s // BLOCK), 1.0, 0.0).to(tl.bfloat16)
-    finite = tl.abs(x) < float("inf")
-    x = tl.where(finite, x, 0.0)
-    b_high = x.to(tl.bfloat16)
-    x -= b_high.to(tl.float32)
-    b_mid = x.to(tl.bfloat16)
-    b_sum = tl.dot(b_ones, (x - b_mid.to(tl.float32)).to(tl.bfloat16))
-    b_sum = tl.dot(b_ones, b_high, tl.dot(b_ones, b_mid, b_sum))
-    return tl.where(tl.dot(b_ones, tl.where(finite, 0.0, 1.0).to(tl.bfloat16)) == 0.0, b_sum, float("nan"))
-
-
-@_jit
-def product_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr, DOT: tl.constexpr):
-    """column_cumsum(x, ..); where products take bf16 it is one of them."""
-    if DOT == tl.bfloat16 and len(x.shape) == 2 and min(x.shape[0], x.shape[1]) >= 16:
-        return sum_by_product(x, BLOCK, REVERSE, EXCLUSIVE)
-    else:
-        return column_cumsum(x, BLOCK, REVERSE, EXCLUSIVE)
-
-
-@_jit
-def product_decay(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr, DOT: tl.constexpr):
-    """column_decay(x, ..), likewise; -inf counts as -1e30, of which the exponential is 0 as well."""
-    if DOT == tl.bfloat16 and len(x.shape) == 2 and min(x.shape[0], x.shape[1]) >= 16:
-        return tl.exp(sum_by_product(tl.where(x < -1e30, -1e30, x), BLOCK, REVERSE, EXCLUSIVE))
-    else:
-        return column_decay(x, BLOCK, REVERSE, EXCLUSIVE)
-
-
-@_jit
-def of_level(o_t, LEVEL: tl.constexpr):
-    """[t, s]: whether t lies in the upper and s in the lower half of one segment of 2 * LEVEL of the steps o_t."""
-    later = (o_t // LEVEL)[:, None] > (o_t // LEVEL)[None, :]
-    if 2 * LEVEL < o_t.shape[0]:
-        later &= (o_t // (2 * LEVEL))[:, None] == (o_t // (2 * LEVEL))[None, :]
-    return later
-
-
-@_jit
-def sequence(p_cu_seqlens, i_b, T, STEP: tl.constexpr):
-    """(row of the first step taken, number of steps) of sequence i_b, which is taken from its end where STEP is -1."""
-    if p_cu_seqlens is None:
-        first = i_b * T
-    else:
-        first = tl.load(p_cu_seqlens + i_b).to(tl.int64)
-        T = (tl.load(p_cu_seqlens + i_b + 1) - first).to(tl.int32)
-    if STEP < 0:
-        first += T - 1
-    return first, T
-
-
-@_jit
-def first_block_of(p_cu_seqlens, i_b, NT, BT: tl.constexpr):
-    """Where the blocks of sequence i_b begin, in what has an entry per block."""
-    if p_cu_seqlens is None:
-        at = i_b * NT
-    else:
-        at = tl.load(p_cu_seqlens + i_b).to(tl.int64) // BT + i_b
-    return at
-
-
-@_jit
-def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
-    """(sequence, its block) at entry i_s of what has an entry per block; past the sequence's end where no block is there."""
-    if p_cu_seqlens is None:
-        NT = tl.cdiv(T, BT)
-        i_b = i_s // NT
-        i_n = i_s % NT
-    else:  # the last sequence whose blocks begin here or before: each turn leaves a 32nd of them
-        i_b = 0 * i_s
-        left = B
-        while left > 1:
-            part = tl.cdiv(left, 32)
-            o_part = tl.arange(0, 32) * part
-            bounds = tl.load(p_cu_seqlens + i_b + o_part, mask=o_part < left, other=0).to(tl.int64)
-            before = (bounds // BT + i_b + o_part <= i_s) & (o_part < left)
-            skipped = (tl.sum(before.to(tl.int32), 0) - 1) * part
-            i_b += skipped
-            left = tl.minimum(part, left - skipped)
-        i_n = i_s - (tl.load(p_cu_seqlens + i_b).to(tl.int64) // BT + i_b)
-    return i_b, i_n.to(tl.int32)
-
-
 @_jit
 def A_of_level(b_A, b_log_decay, b_q, b_k_in, o_t, LEVEL: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr):
     """A and what pairs of steps add in the two halves of each segment of 2 * LEVEL steps."""
@@ -689,28 +525,6 @@ def A_of_level(b_A, b_log_decay, b_q, b_k_in, o_t, LEVEL: tl.constexpr, DOT: tl.
     b_A_1 = tl.where(of_level(o_t, LEVEL), tl.dot(b_x.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION), 0.0)
     b_A += b_A_1
     return b_A
-
-
-@_jit
-def A_dg_dk_dq_of_level(
-    b_A, b_dg, b_dk, b_dq, b_log_decay, b_q, b_k_in, b_sum, o_t, LEVEL: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """A, dg, dk and dq and what pairs of steps add in the two halves of each segment of 2 * LEVEL steps."""
-    b_x = column_decay(b_log_decay, LEVEL, False, False)
-    b_qx = b_q * b_x
-    b_x_1 = column_decay(b_log_decay, LEVEL, True, True)
-    b_x_2 = b_k_in * b_x_1
-    b_A_1 = tl.where(of_level(o_t, LEVEL), tl.dot(b_qx.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION), 0.0)
-    b_A += b_A_1
-    b_sum_low = tl.where(of_level(o_t, LEVEL), b_sum, 0.0)
-    b_sum_1 = tl.dot(tl.trans(b_sum_low.to(DOT)), b_qx.to(DOT), input_precision=PRECISION)
-    b_dg += column_cumsum(b_sum_1 * b_k_in * b_x_1, LEVEL, False, True)
-    b_sum_2 = tl.dot(b_sum_low.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
-    b_dg += column_cumsum(b_sum_2 * b_q * b_x, LEVEL, True, False)
-    b_dk += b_sum_1 * b_x_1
-    b_dq += b_sum_2 * b_x
-    return b_A, b_dg, b_dk, b_dq
 
 
 @_jit
@@ -735,9 +549,9 @@ def dg_dk_dq_of_level(
 
 @_jit(do_not_specialize=['T'])
 def gla_forward_kernel(
-    p_S_0, p_S_in, p_g, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
-    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
-    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, COLUMNS: tl.constexpr, SAVE: tl.constexpr,
+    p_S_0, p_S_in, p_q_kept, p_v, p_A_kept, p_o, p_decay_kept, p_k_kept, p_S_T, p_cu_seqlens, T, H: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, SAVE: tl.constexpr, OUTPUTS: tl.constexpr,
 ):
     """Outputs, final states, and the states that the gradient needs."""
     NV: tl.constexpr = (V + BV - 1) // BV
@@ -748,149 +562,49 @@ def gla_forward_kernel(
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     o_t = tl.arange(0, BT)
     b_x = BT - o_t.to(tl.float32)
-    m_pair = (o_t[:, None] == o_t[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
-    o_k = tl.max_contiguous(tl.arange(0, BK), COLUMNS)
+    o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
     o_hkv = o_k[:, None] * V + o_v[None, :]
     m_k = (o_k < K) | (K == BK)
     m_v = (o_v < V) | (V % BV == 0)
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+    o_nhtk = o_t[:, None] * K + o_k[None, :]
+    o_nhtt = o_t[:, None] * BT + o_t[None, :]
     for i_n in range(0, NT):
         i_0 = i_n * BT
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
-        if SAVE:
+        if SAVE or not OUTPUTS:
             tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
-        at_thk = ((first + STEP * i_0) * H + i_h) * K
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_x_1 = tl.exp(tl.sum(b_log_decay, 0))[:, None] * b_S
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_from_start = column_decay(b_log_decay, BT, False, False)
-        b_sum = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_A = tl.where(m_pair, tl.sum(b_q * b_k_in, 1)[:, None], 0.0)
-        b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(of_level(o_t, 1), b_sum_1, 0.0)
-        b_A += b_A_1
-        for i_l in tl.static_range(4):
-            b_A = A_of_level(b_A, b_log_decay, b_q, b_k_in, o_t, 16 >> i_l, DOT, PRECISION)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_to_end = column_decay(b_log_decay, BT, True, True)
-        b_sum_2 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        at_nhtk = (((first_block + i_n) * H + i_h) * BT) * K
+        at_nhtt = (((first_block + i_n) * H + i_h) * BT) * BT
+        m_t = o_t < T - i_0
+        m_tv = m_t[:, None] & m_v[None, :]
+        if OUTPUTS:
+            b_q_kept = tl.load(p_q_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
+            b_sum = tl.dot(b_q_kept.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+            m_x = (tl.abs(b_v) < float("inf"))
+            b_x_1 = tl.max(tl.where(m_x, 0.0, b_x[:, None]), 0)
+            b_v_low = tl.where(m_x, b_v, 0.0)
+            b_A_kept = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
+            b_sum_1 = tl.dot(b_A_kept.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
+            b_x_2 = b_sum + tl.where((b_x_1[None, :] >= b_x[:, None]), float("nan"), b_sum_1)
+            # output o = sum[K](q * S) / sqrt(K)
+            b_o = b_x_2 / SQRT_K
+            tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
+        at_nhk = ((first_block + i_n) * H + i_h) * K
+        b_decay_kept = tl.load(p_decay_kept + at_nhk + o_k, mask=m_k, other=0.0).to(tl.float32)
+        b_x_3 = b_decay_kept[:, None] * b_S
+        b_k_kept = tl.load(p_k_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
+        b_sum_2 = tl.dot(tl.trans(b_k_kept.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
         # S = exp(g) * S[t-1] + k * v
-        b_S_next = b_x_1 + b_sum_2
-        m_x = (tl.abs(b_v) < float("inf"))
-        m_x_1 = (tl.max(tl.where(m_x, 0.0, b_x[:, None]), 0)[None, :] >= b_x[:, None])
-        b_x_2 = tl.where(m_x, b_v, 0.0)
-        b_x_low = tl.where(m_x_1, float("nan"), tl.dot(b_A.to(DOT), b_x_2.to(DOT), input_precision=PRECISION))
-        # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_sum + b_x_low) / SQRT_K
-        m_tv = m_t[:, None] & m_v[None, :]
-        tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        b_S = b_S_next
+        b_S = b_x_3 + b_sum_2
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
-
-
-@_jit(do_not_specialize=['T', 'N_STEPS'])
-def gla_backward_kernel(
-    p_d_S_T, p_S_in, p_g, p_q, p_k, p_v, p_d_o, p_d_v, p_d_g, p_d_q, p_d_k, p_d_S_0, p_cu_seqlens, T, N_STEPS,
-    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
-    SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, COLUMNS: tl.constexpr,
-):
-    """All gradients, from the last block to the first."""
-    NV: tl.constexpr = (V + BV - 1) // BV
-    i_p = tl.program_id(0).to(tl.int64)
-    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
-    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
-    NT = tl.cdiv(T, BT)
-    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
-    o_t = tl.arange(0, BT)
-    m_pair = (o_t[:, None] == o_t[None, :])
-    at_hkv = ((i_b * H + i_h) * K) * V
-    o_k = tl.max_contiguous(tl.arange(0, BK), COLUMNS)
-    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
-    o_hkv = o_k[:, None] * V + o_v[None, :]
-    m_k = (o_k < K) | (K == BK)
-    m_v = (o_v < V) | (V % BV == 0)
-    m_kv = m_k[:, None] & m_v[None, :]
-    b_dS = tl.load(p_d_S_T + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-    for i_n in range(NT - 1, -1, -1):
-        i_0 = i_n * BT
-        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
-        b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-        b_SdS = tl.sum(b_S * b_dS, 1)
-        at_thk = ((first + STEP * i_0) * H + i_h) * K
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_x = tl.exp(tl.sum(b_log_decay, 0))
-        b_dg = (b_SdS * b_x)[None, :]
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_A = tl.where(m_pair, tl.sum(b_q * b_k_in, 1)[:, None], 0.0)
-        b_to_end = column_decay(b_log_decay, BT, True, True)
-        b_sum = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-        b_dSx = b_dS * b_x[:, None]
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-        b_dg += column_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
-        b_dk = b_vdS * b_to_end
-        b_v_low = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
-        m_tv = m_t[:, None] & m_v[None, :]
-        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        b_x_1 = b_do / SQRT_K
-        b_sum_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_v_low.to(DOT)), input_precision=PRECISION)
-        b_sum_2 = tl.sum(tl.where(m_pair, b_sum_1, 0.0), 1)
-        b_dk += b_sum_2[:, None] * b_q
-        b_dq = b_sum_2[:, None] * b_k_in
-        b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-        b_from_start = column_decay(b_log_decay, BT, False, False)
-        b_dq += b_Sx_1 * b_from_start
-        b_dg += column_cumsum(b_Sx_1 * b_q * b_from_start, BT, True, False)
-        b_sum_3 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
-        b_dS_1 = b_dSx + b_sum_3
-        b_sum_1_low = tl.where(of_level(o_t, 1), b_sum_1, 0.0)
-        b_sum_4 = tl.dot(b_sum_1_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
-        b_exp_log_decay = tl.exp(b_log_decay)
-        b_dq += b_sum_4 * b_exp_log_decay
-        b_dg += b_sum_4 * b_q * b_exp_log_decay
-        b_x_2 = b_q * b_exp_log_decay
-        b_sum_5 = tl.dot(tl.trans(b_sum_1_low.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
-        b_dk += b_sum_5
-        b_sum_6 = tl.dot(b_x_2.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(of_level(o_t, 1), b_sum_6, 0.0)
-        b_A += b_A_1
-        for i_l in tl.static_range(4):
-            b_A, b_dg, b_dk, b_dq = A_dg_dk_dq_of_level(
-                b_A, b_dg, b_dk, b_dq, b_log_decay, b_q, b_k_in, b_sum_1, o_t, 16 >> i_l, DOT, PRECISION
-            )
-        b_Ax_1 = tl.dot(tl.trans(b_A.to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
-        # gradient of v
-        tl.store(p_d_v + at_thv + o_thv, b_sum + b_Ax_1, mask=m_tv)
-        # gradient of g
-        at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
-        m_tk = m_t[:, None] & m_k[None, :]
-        tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_dg, 0.0), mask=m_tk)
-        # gradient of q
-        tl.store(p_d_q + at_vthk + o_thk, b_dq, mask=m_tk)
-        # gradient of k
-        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_dk, 0.0), mask=m_tk)
-        # cotangents of the states, for what comes before
-        b_dS = b_dS_1
-    tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
@@ -937,48 +651,6 @@ def gla_pairs_kernel(
     at_nhtt = ((i_s * H + i_h) * BT) * BT
     o_nhtt = o_t[:, None] * BT + o_t[None, :]
     tl.store(p_A_kept + at_nhtt + o_nhtt, b_A)
-
-
-@_jit(do_not_specialize=['T'])
-def gla_states_kernel(
-    p_S_0, p_S_in, p_decay_kept, p_k_kept, p_v, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
-    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """First phase: the states as each block begins."""
-    NV: tl.constexpr = (V + BV - 1) // BV
-    i_p = tl.program_id(0).to(tl.int64)
-    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
-    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
-    NT = tl.cdiv(T, BT)
-    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
-    at_hkv = ((i_b * H + i_h) * K) * V
-    o_k = tl.arange(0, BK)
-    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
-    o_hkv = o_k[:, None] * V + o_v[None, :]
-    m_k = (o_k < K) | (K == BK)
-    m_v = (o_v < V) | (V % BV == 0)
-    m_kv = m_k[:, None] & m_v[None, :]
-    b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-    o_t = tl.arange(0, BT)
-    for i_n in range(0, NT):
-        i_0 = i_n * BT
-        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
-        tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
-        at_nhk = ((first_block + i_n) * H + i_h) * K
-        b_decay_kept = tl.load(p_decay_kept + at_nhk + o_k, mask=m_k, other=0.0).to(tl.float32)
-        at_nhtk = (((first_block + i_n) * H + i_h) * BT) * K
-        o_nhtk = o_t[:, None] * K + o_k[None, :]
-        b_k_kept = tl.load(p_k_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        # S = exp(g) * S[t-1] + k * v
-        b_x = b_decay_kept[:, None] * b_S
-        b_sum = tl.dot(tl.trans(b_k_kept.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
-        b_S = b_x + b_sum
-    tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
@@ -1051,10 +723,10 @@ def gla_cotangents_kernel(
     m_kv = m_k[:, None] & m_v[None, :]
     b_dS = tl.load(p_d_S_T + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
     o_t = tl.arange(0, BT)
+    o_nhtk = o_t[:, None] * K + o_k[None, :]
     for i_n in range(NT - 1, -1, -1):
         i_0 = i_n * BT
         at_nhtk = (((first_block + i_n) * H + i_h) * BT) * K
-        o_nhtk = o_t[:, None] * K + o_k[None, :]
         b_q_kept = tl.load(p_q_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
         at_nhk = ((first_block + i_n) * H + i_h) * K
         b_decay_kept = tl.load(p_decay_kept + at_nhk + o_k, mask=m_k, other=0.0).to(tl.float32)
@@ -1130,56 +802,61 @@ def gla_gradients_K_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    b_sum = tl.zeros((BK,), tl.float32)
+    b_sum_1 = tl.zeros((BT, BK), tl.float32)
+    b_sum_2 = tl.zeros((BT, BK), tl.float32)
+    b_sum_3 = tl.zeros((BT, BT), tl.float32)
+    at_nhkv = ((i_s * H + i_h) * K) * V
+    o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
+    m_k = (o_k < K) | (K % BK == 0)
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
-    o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
-    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-    m_k = (o_k < K) | (K % BK == 0)
-    b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     m_t = o_t < T - i_0
+    for i_v in range(0, (V + BV - 1) // BV):
+        o_v = i_v * BV + tl.arange(0, BV)
+        o_nhkv = o_k[:, None] * V + o_v[None, :]
+        m_v = (o_v < V) | (V % BV == 0)
+        m_kv = m_k[:, None] & m_v[None, :]
+        b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+        b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+        b_sum += tl.sum(b_S * b_dS, 1)
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_sum_1 += tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+        b_v_low = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
+        m_tv = m_t[:, None] & m_v[None, :]
+        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+        b_x = b_do / SQRT_K
+        b_sum_2 += tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_sum_3 += tl.dot(b_x.to(DOT), tl.trans(b_v_low.to(DOT)), input_precision=PRECISION)
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+    b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-    b_x = tl.exp(tl.sum(b_log_decay, 0))
-    at_nhkv = ((i_s * H + i_h) * K) * V
-    o_v = tl.arange(0, BV)
-    o_nhkv = o_k[:, None] * V + o_v[None, :]
-    m_v = (o_v < V) | (V == BV)
-    m_kv = m_k[:, None] & m_v[None, :]
-    b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_dg = (tl.sum(b_S * b_dS, 1) * b_x)[None, :]
-    at_thv = ((first + STEP * i_0) * H + i_h) * V
-    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-    b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+    b_dg = (b_sum * tl.exp(tl.sum(b_log_decay, 0)))[None, :]
     b_to_end = product_decay(b_log_decay, BT, True, True, DOT)
-    b_dk = b_vdS * b_to_end
+    b_dk = b_sum_1 * b_to_end
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_dg += product_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True, DOT)
-    b_v_low = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
-    m_tv = m_t[:, None] & m_v[None, :]
-    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_x_1 = b_do / SQRT_K
-    b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-    b_sum = tl.dot(b_x_1.to(DOT), tl.trans(b_v_low.to(DOT)), input_precision=PRECISION)
-    b_sum_1 = tl.sum(tl.where((o_t[:, None] == o_t[None, :]), b_sum, 0.0), 1)
+    b_dg += product_cumsum(b_sum_1 * b_k_in * b_to_end, BT, False, True, DOT)
+    b_sum_4 = tl.sum(tl.where((o_t[:, None] == o_t[None, :]), b_sum_3, 0.0), 1)
     b_from_start = product_decay(b_log_decay, BT, False, False, DOT)
-    b_dq = b_Sx_1 * b_from_start
+    b_dq = b_sum_2 * b_from_start
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_dg += product_cumsum(b_Sx_1 * b_q * b_from_start, BT, True, False, DOT)
-    b_dq += b_sum_1[:, None] * b_k_in
-    b_dk += b_sum_1[:, None] * b_q
-    b_sum_low = tl.where(of_level(o_t, 1), b_sum, 0.0)
-    b_sum_2 = tl.dot(b_sum_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+    b_dg += product_cumsum(b_sum_2 * b_q * b_from_start, BT, True, False, DOT)
+    b_dq += b_sum_4[:, None] * b_k_in
+    b_dk += b_sum_4[:, None] * b_q
+    b_sum_3_low = tl.where(of_level(o_t, 1), b_sum_3, 0.0)
+    b_sum_5 = tl.dot(b_sum_3_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
     b_exp_log_decay = tl.exp(b_log_decay)
-    b_sum_3 = tl.dot(tl.trans(b_sum_low.to(DOT)), (b_q * b_exp_log_decay).to(DOT), input_precision=PRECISION)
-    b_dk += b_sum_3
-    b_dq += b_sum_2 * b_exp_log_decay
-    b_dg += b_sum_2 * b_q * b_exp_log_decay
+    b_sum_6 = tl.dot(tl.trans(b_sum_3_low.to(DOT)), (b_q * b_exp_log_decay).to(DOT), input_precision=PRECISION)
+    b_dk += b_sum_6
+    b_dq += b_sum_5 * b_exp_log_decay
+    b_dg += b_sum_5 * b_q * b_exp_log_decay
     for i_l in tl.static_range(4):
         b_dg, b_dk, b_dq = dg_dk_dq_of_level(
-            b_dg, b_dk, b_dq, b_log_decay, b_k_in, b_sum, b_q, o_t, 16 >> i_l, DOT, PRECISION
+            b_dg, b_dk, b_dq, b_log_decay, b_k_in, b_sum_3, b_q, o_t, 16 >> i_l, DOT, PRECISION
         )
     # gradient of q
     m_tk = m_t[:, None] & m_k[None, :]
@@ -1188,65 +865,6 @@ def gla_gradients_K_kernel(
     tl.store(p_d_g + at_thk + o_thk, tl.where(m_t[:, None], b_dg, 0.0), mask=m_tk)
     # gradient of k
     tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_dk, 0.0), mask=m_tk)
-
-
-@_jit(do_not_specialize=['T'])
-def gla_walk_kernel(
-    p_S_0, p_S_in, p_q_kept, p_v, p_A_kept, p_o, p_decay_kept, p_k_kept, p_S_T, p_cu_seqlens, T, H: tl.constexpr,
-    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
-    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, SAVE: tl.constexpr,
-):
-    """After the pairs of steps: outputs, final states, and the states that the gradient needs."""
-    NV: tl.constexpr = (V + BV - 1) // BV
-    i_p = tl.program_id(0).to(tl.int64)
-    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
-    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
-    NT = tl.cdiv(T, BT)
-    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
-    o_t = tl.arange(0, BT)
-    b_x = BT - o_t.to(tl.float32)
-    at_hkv = ((i_b * H + i_h) * K) * V
-    o_k = tl.arange(0, BK)
-    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
-    o_hkv = o_k[:, None] * V + o_v[None, :]
-    m_k = (o_k < K) | (K == BK)
-    m_v = (o_v < V) | (V % BV == 0)
-    m_kv = m_k[:, None] & m_v[None, :]
-    b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-    for i_n in range(0, NT):
-        i_0 = i_n * BT
-        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
-        if SAVE:
-            tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
-        at_nhtk = (((first_block + i_n) * H + i_h) * BT) * K
-        o_nhtk = o_t[:, None] * K + o_k[None, :]
-        b_q_kept = tl.load(p_q_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
-        b_sum = tl.dot(b_q_kept.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        m_x = (tl.abs(b_v) < float("inf"))
-        b_x_1 = tl.max(tl.where(m_x, 0.0, b_x[:, None]), 0)
-        b_v_low = tl.where(m_x, b_v, 0.0)
-        at_nhtt = (((first_block + i_n) * H + i_h) * BT) * BT
-        o_nhtt = o_t[:, None] * BT + o_t[None, :]
-        b_A_kept = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
-        b_sum_1 = tl.dot(b_A_kept.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
-        b_x_2 = b_sum + tl.where((b_x_1[None, :] >= b_x[:, None]), float("nan"), b_sum_1)
-        # output o = sum[K](q * S) / sqrt(K)
-        b_o = b_x_2 / SQRT_K
-        m_t = o_t < T - i_0
-        m_tv = m_t[:, None] & m_v[None, :]
-        tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        at_nhk = ((first_block + i_n) * H + i_h) * K
-        b_decay_kept = tl.load(p_decay_kept + at_nhk + o_k, mask=m_k, other=0.0).to(tl.float32)
-        b_x_3 = b_decay_kept[:, None] * b_S
-        b_k_kept = tl.load(p_k_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
-        b_sum_2 = tl.dot(tl.trans(b_k_kept.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
-        # S = exp(g) * S[t-1] + k * v
-        b_S = b_x_3 + b_sum_2
-    tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['T'])
@@ -1283,84 +901,29 @@ def gla_steps_kernel(
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
-def _pad(extent, least=1):
-    """The tile length that holds `extent` elements: a power of two."""
-    return max(least, 1 << max(extent - 1, 0).bit_length())
-
-
-def _types(*tensors):
-    """(type of the operands of matrix products, precision of fp32 products), for inputs of these types."""
-    kinds = {x.dtype for x in tensors}
-    operands = tl.bfloat16 if torch.bfloat16 in kinds else tl.float16 if torch.float16 in kinds else tl.float32
-    return operands, "ieee" if torch.version.hip else "tf32x3"
-
-
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, whether a program does one block
 # after the other, and launches: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (2, 2848, 14336, True, 1),
-    "infer": (2, 2810, 10240, True, 1),
-    "backward": (2, 5675, 32768, True, 4),
-    "pairs": (8, 13409, 22784, False, 1),
-    "walk": (5, 798, 6720, True, 1),
-    "states": (5, 487, 4160, True, 1),
-    "outputs": (7, 1270, 5632, False, 1),
-    "infer_walk": (5, 782, 4672, True, 1),
-    "cotangents": (5, 496, 4160, True, 1),
-    "gradients_V": (4, 1394, 22528, False, 1),
-    "gradients_K": (2, 5607, 49152, False, 1),
+    "forward": (6, 3069, 6720, True, 1),
+    "states": (3, 481, 16640, True, 1),
+    "outputs": (9, 7790, 22528, False, 1),
+    "infer": (6, 2786, 4672, True, 1),
 }
-
-
-def _way(x, blocks, *ways):
-    """Which of several ways to do a call's work takes least time by the model. Each is its kernels and how many programs they
-    have: of one block, where each does one."""
-    if blocks <= 1 or x.device.type != "cuda":
-        return 0
-    units = torch.cuda.get_device_properties(x.device).multi_processor_count
-
-    def time(name, programs):
-        resident, busy, moved, walks, launches = _PACE[name]
-        programs, turns = (programs, blocks) if walks else (programs * blocks, 1)
-        waves = -(-programs // (resident * units))
-        return 2000 * launches + max(waves * turns * busy, programs * turns * moved // 3350)
-
-    return min(range(len(ways)), key=lambda i: sum(time(*one) for one in ways[i].items()))
-
-
-# True: kernels hand on the states of blocks, and their cotangents, in fp32 for bf16 inputs too, which is twice the traffic.
-STATES_IN_FP32 = False
-
-
-def _state_type(io):
-    """The type in which kernels hand on what is a state, or a cotangent of one, for every block. io: that of the inputs."""
-    return torch.bfloat16 if io == torch.bfloat16 and not STATES_IN_FP32 else torch.float32
-
-
-def _room(device):
-    """Bytes of shared memory that a program may have on a device; on an NVIDIA H100 SXM where there is none to ask."""
-    if device.type != "cuda" or not torch.cuda.is_available():
-        return 232448
-    told = torch.cuda.get_device_properties(device)
-    return getattr(told, "shared_memory_per_block_optin", told.shared_memory_per_block)
 
 
 def _needs_triton(io, K, V):
     """By kernel: bytes of shared memory for the tiles that it keeps, and for one turn's loads. io: those of an element."""
     BK = _pad(K, 16)
-    BV = _pad(V, 16)
+    BV = min(_pad(V, 16), 128)
     return {
-        "forward": (1024 * io + 32 * BK * io, 32 * BK * 3 * io + 1024 * io),
-        "infer": (1024 * io + 32 * BK * io, 32 * BK * 3 * io + 1024 * io),
-        "backward": (16 * BK * 2 * io, 16 * BK * io + 32 * BK * 3 * io + 512 * 2 * io),
+        "forward": (32 * BK * io + 16 * BK * io, 512 * io + 32 * BK * 2 * io + 1024 * io),
+        "infer": (32 * BK * io + 16 * BK * io, 512 * io + 32 * BK * 2 * io + 1024 * io),
         "pairs": (32 * BK * 2 * io, 32 * BK * 3 * io),
-        "states": (512 * io + 32 * BK * io, 32 * BK * io + 512 * io),
-        "outputs": (512 * io + 16 * BK * io, 16 * BK * io + 32 * BK * io + 512 * io + 1024 * io),
+        "states": (2048 * io + 32 * BK * io, 2048 * io + 32 * BK * io),
+        "outputs": (2048 * io + 64 * BK * io, 64 * BK * io + 32 * BK * io + 2048 * io + 1024 * io),
         "cotangents": (32 * BK * io + 512 * io, 32 * BK * io + 512 * io),
         "gradients_V": (2048 * io + 64 * BK * io, 32 * BK * io + 64 * BK * io + 1024 * io + 2048 * io),
-        "gradients_K": (64 * BV * 2 * io, 2048 * 3 * io + 64 * BV * 2 * io + 32 * BV * 2 * io),
-        "walk": (32 * BK * io + 16 * BK * io, 32 * BK * 2 * io + 512 * io + 1024 * io),
-        "infer_walk": (32 * BK * io + 16 * BK * io, 32 * BK * 2 * io + 512 * io + 1024 * io),
+        "gradients_K": (64 * BV * 2 * io, 64 * BV * 2 * io + 32 * BV * 2 * io + 2048 * 3 * io),
     }
 
 
@@ -1368,12 +931,6 @@ def _stages(kernel, most, x, K, V):
     """How many turns' loads a kernel may have in flight: as many as fit beside what it keeps."""
     kept, loads = _needs_triton(x.element_size(), K, V)[kernel]
     return max(1, min(most, (_room(x.device) - kept) // max(loads, 1)))
-
-
-def _room_for(kernels, x, K, V):
-    """Whether the tiles of kernels that a call can do without fit the device."""
-    needs = _needs_triton(x.element_size(), K, V)
-    return all(sum(needs[k]) <= _room(x.device) for k in kernels)
 
 
 _READY = {}  # device, dtype, sizes and whether no gradient follows -> whether the kernels fit
@@ -1386,7 +943,7 @@ def _ready_triton(x, K, V, alone=False):
     key = x.device, x.dtype, K, V, alone
     if key not in _READY:
         room, needs = _room(x.device), _needs_triton(x.element_size(), K, V)
-        kernels = ("infer", "pairs", "states", "outputs", "infer_walk") if alone else [k for k in needs if k not in ("gradients_K",)]
+        kernels = ("infer", "pairs", "states", "outputs") if alone else needs
         need = max((sum(needs[k]) for k in kernels), default=0)
         _READY[key] = need <= room
         if need > room and not alone:
@@ -1399,18 +956,14 @@ def _ready_triton(x, K, V, alone=False):
     return _READY[key]
 
 
-_FEW_STEPS = 3  # so many steps, taken one by one, are modelled no slower than a block of 32
+_FEW_STEPS = 20  # so many steps, taken one by one, are modelled no slower than a block of 32
 
 
 def _steps_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs and final states, step by step."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    empty = torch.empty
-    if cu_seqlens is not None:  # B sequences in one row of T steps
-        B = cu_seqlens.shape[0] - 1
-        empty = torch.zeros  # some entries belong to no sequence
-        cu_seqlens = cu_seqlens.contiguous()
+    B, _, _, empty, cu_seqlens = _extents(B, T, 1, cu_seqlens)
     STEP = -1 if reverse else 1
     BK = _pad(K)
     BV = min(_pad(V), 32)
@@ -1419,7 +972,7 @@ def _steps_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     gla_steps_kernel[(B * H * NV,)](
         S_0, q, g, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, SQRT_K=math.sqrt(K), STEP=STEP,
-        num_warps=8, num_stages=3, enable_fp_fusion=True,
+        num_warps=2, num_stages=2, enable_fp_fusion=True,
     )
     return o, S_T
 
@@ -1428,57 +981,37 @@ def _run_triton(save, q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs and final states; and what the gradient needs, or None where the first argument says that none follows."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
-    N_BLOCKS = B * NT
-    empty = torch.empty
-    if cu_seqlens is not None:  # B sequences in one row of T steps
-        B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 32 + B
-        empty = torch.zeros  # some entries belong to no sequence
-        cu_seqlens = cu_seqlens.contiguous()
+    B, NT, N_BLOCKS, empty, cu_seqlens = _extents(B, T, 32, cu_seqlens)
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 32)
+    BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     S_in = torch.empty((N_BLOCKS, H, K, V), dtype=_state_type(q.dtype), device=q.device) if save else None
     o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    way = _way(
-        q, NT,
-        {("forward" if save else "infer"): B * H * NV},
-        {"pairs": B * H, ("walk" if save else "infer_walk"): B * H * -(-V // min(_pad(V, 16), 16))},
-        {
-            "pairs": B * H, "states": B * H * -(-V // min(_pad(V, 16), 16)),
-            "outputs": B * H * -(-V // min(_pad(V, 16), 16)),
-        },
+    decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
+    q_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
+    k_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
+    A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
+    gla_pairs_kernel[(N_BLOCKS * H,)](
+        g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+        PRECISION=PRECISION, COLUMNS=max(BK // 32, 1), num_warps=1, num_stages=1, enable_fp_fusion=True,
     )
-    if way:
-        decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
-        q_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
-        k_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
-        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
-        gla_pairs_kernel[(N_BLOCKS * H,)](
-            g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, COLUMNS=max(BK // 32, 1), num_warps=1, num_stages=1, enable_fp_fusion=True,
-        )
+    way = _way(
+        _PACE, q, NT,
+        {("forward" if save else "infer"): B * H * NV},
+        {"states": B * H * -(-V // min(_pad(V, 16), 64)), "outputs": B * H * -(-V // min(_pad(V, 16), 64))},
+    )
     if way == 1:
-        BV = min(_pad(V, 16), 16)
-        NV = -(-V // BV)
-        gla_walk_kernel[(B * H * NV,)](
-            S_0, S_in, q_kept, v, A_kept, o, decay_kept, k_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV,
-            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=save, num_warps=4,
-            num_stages=_stages("walk" if save else "infer_walk", 3, q, K, V), enable_fp_fusion=True,
-        )
-    elif way == 2:
-        BV = min(_pad(V, 16), 16)
+        BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
         if not save:
             S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
-        gla_states_kernel[(B * H * NV,)](
-            S_0, S_in, decay_kept, k_kept, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
+        gla_forward_kernel[(B * H * NV,)](
+            S_0, S_in, None, v, None, None, decay_kept, k_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=save, OUTPUTS=False, num_warps=4,
+            num_stages=_stages("states", 2, q, K, V), enable_fp_fusion=True,
         )
         gla_outputs_kernel[(N_BLOCKS * H * NV,)](
             S_in, q_kept, v, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
@@ -1486,8 +1019,8 @@ def _run_triton(save, q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
         )
     else:
         gla_forward_kernel[(B * H * NV,)](
-            S_0, S_in, g, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, COLUMNS=max(BK // 128, 1), SAVE=save, num_warps=4,
+            S_0, S_in, q_kept, v, A_kept, o, decay_kept, k_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV,
+            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=save, OUTPUTS=True, num_warps=4,
             num_stages=_stages("forward" if save else "infer", 3, q, K, V), enable_fp_fusion=True,
         )
     return o, S_T, S_in
@@ -1509,81 +1042,48 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
-    N_BLOCKS = B * NT
-    N_STEPS = B * T
-    empty = torch.empty
-    if cu_seqlens is not None:  # B sequences in one row of T steps
-        B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 32 + B
-        empty = torch.zeros  # some entries belong to no sequence
-        cu_seqlens = cu_seqlens.contiguous()
+    B, _, N_BLOCKS, empty, cu_seqlens = _extents(B, T, 32, cu_seqlens)
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
+    decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
+    q_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
+    k_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
+    A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
+    gla_pairs_kernel[(N_BLOCKS * H,)](
+        g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+        PRECISION=PRECISION, COLUMNS=max(BK // 32, 1), num_warps=1, num_stages=1, enable_fp_fusion=True,
+    )
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
-    fits = V <= 256 and _room_for(("gradients_K",), q, K, V)
-    way = _way(
-        q, NT,
-        {"backward": B * H * NV},
-        *([{
-            "pairs": B * H, "cotangents": B * H * NV, "gradients_V": B * H * -(-V // min(_pad(V, 16), 64)),
-            "gradients_K": B * H * -(-K // min(_pad(K, 16), 64)),
-        }] if fits else []),
+    d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=_state_type(q.dtype), device=q.device)
+    d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
+    gla_cotangents_kernel[(B * H * NV,)](
+        d_S_T, q_kept, decay_kept, d_S_out, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+        SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=2,
+        num_stages=_stages("cotangents", 2, q, K, V), enable_fp_fusion=True,
     )
-    if way == 1:
-        decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
-        q_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
-        k_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
-        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
-        gla_pairs_kernel[(N_BLOCKS * H,)](
-            g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, COLUMNS=max(BK // 32, 1), num_warps=1, num_stages=1, enable_fp_fusion=True,
-        )
-        d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=_state_type(q.dtype), device=q.device)
-        d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-        gla_cotangents_kernel[(B * H * NV,)](
-            d_S_T, q_kept, decay_kept, d_S_out, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
-            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
-            num_stages=_stages("cotangents", 3, q, K, V), enable_fp_fusion=True,
-        )
-        BV = min(_pad(V, 16), 64)
-        NV = -(-V // BV)
-        if needs[2]:
-            d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
-            gla_gradients_V_kernel[(N_BLOCKS * H * NV,)](
-                k_kept, d_S_out, A_kept, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
-                SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
-                enable_fp_fusion=True,
-            )
-        BK = min(_pad(K, 16), 64)
-        NK = -(-K // BK)
-        BV = _pad(V, 16)
-        if needs[0] or needs[1] or needs[3]:
-            d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
-            d_g = empty((*q.shape[:2], H, K), dtype=g.dtype, device=q.device)
-            d_k = empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
-            gla_gradients_K_kernel[(N_BLOCKS * H * NK,)](
-                g, d_S_out, S_in, v, k, d_o, q, d_q, d_g, d_k, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
-                SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
-                enable_fp_fusion=True,
-            )
-    else:
+    BV = min(_pad(V, 16), 64)
+    NV = -(-V // BV)
+    if needs[2]:
         d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
-        d_g = empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        d_q = empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        d_k = empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-        gla_backward_kernel[(B * H * NV,)](
-            d_S_T, S_in, g, q, k, v, d_o, d_v, d_g, d_q, d_k, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK,
-            BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, COLUMNS=max(BK // 128, 1),
-            num_warps=4, num_stages=_stages("backward", 2, q, K, V), enable_fp_fusion=True,
+        gla_gradients_V_kernel[(N_BLOCKS * H * NV,)](
+            k_kept, d_S_out, A_kept, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
+            enable_fp_fusion=True,
         )
-        d_g = d_g.sum(0)
-        d_q = d_q.sum(0)
-        d_k = d_k.sum(0)
+    BK = min(_pad(K, 16), 64)
+    NK = -(-K // BK)
+    BV = min(_pad(V, 16), 128)
+    if needs[0] or needs[1] or needs[3]:
+        d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
+        d_g = empty((*q.shape[:2], H, K), dtype=g.dtype, device=q.device)
+        d_k = empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
+        gla_gradients_K_kernel[(N_BLOCKS * H * NK,)](
+            g, d_S_out, S_in, v, k, d_o, q, d_q, d_g, d_k, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
+            enable_fp_fusion=True,
+        )
     return d_q if needs[0] else None, d_k if needs[1] else None, d_v if needs[2] else None, d_g if needs[3] else None, d_S_0
 
 
@@ -1773,6 +1273,231 @@ def _written(result, given, inplace, into):
         if place is not x:
             place.copy_(x)
     return type(result)(*places)
+
+
+# ---------- what kernels in Triton share: the same in every file ------------------------------------------------------
+
+
+def _load_triton():
+    """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
+    global triton, tl
+    if _KERNELS:
+        import triton
+        import triton.language as tl
+
+        for function, options in _KERNELS:
+            globals()[function.__name__] = triton.jit(function, **options)
+        _KERNELS.clear()
+        hopper = torch.version.cuda and torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
+        if hopper and torch.torch_version.TorchVersion(triton.__version__) < "3.7.1":
+            warnings.warn(
+                f"Triton {triton.__version__} may miscompile products with transposed operands here: take 3.7.1 or later",
+                stacklevel=2,
+            )
+
+
+@_jit
+def joined_segments(run, whole, REVERSE: tl.constexpr, PRODUCT: tl.constexpr):
+    """Running sums `run` [C, W] and sums `whole` [N, W] of N segments of C rows -> those of N/2 segments of two each.
+
+    Of two neighbours the one that is run through later takes the other's sum; PRODUCT: products instead of sums.
+    """
+    N: tl.constexpr = whole.shape[0] // 2
+    C: tl.constexpr = run.shape[0]
+    W: tl.constexpr = run.shape[1]
+    later = tl.arange(0, 2)[None, :, None] == (0 if REVERSE else 1)
+    whole = tl.reshape(whole, (N, 2, W))
+    before = tl.sum(tl.where(later, -0.0, whole), 1)
+    own = tl.sum(tl.where(later, whole, -0.0), 1)
+    run = tl.reshape(run, (N, 2, C // N // 2, W))
+    added = run * before[:, None, None, :] if PRODUCT else run + before[:, None, None, :]
+    run = tl.where(later[:, :, None, :], added, run)
+    return tl.reshape(run, (C, W)), before * own if PRODUCT else before + own
+
+
+@_jit
+def column_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    """Running sum of x along axis 0 (rank 2 or 3), begun afresh every BLOCK rows, from the end where REVERSE.
+
+    Two by two segments become one: threads that hold whole columns exchange no value. Nothing is added and taken off again, so
+    -inf rows are exact; EXCLUSIVE leaves the own row out.
+    """
+    C: tl.constexpr = x.shape[0]
+    if BLOCK == C and not EXCLUSIVE:
+        return tl.cumsum(x, 0, reverse=REVERSE)
+    whole = tl.reshape(x, (C, x.numel // C))
+    run = tl.zeros(whole.shape, tl.float32) if EXCLUSIVE else whole
+    for i in tl.static_range(7):
+        if 1 << i < BLOCK:
+            run, whole = joined_segments(run, whole, REVERSE, False)
+    return tl.reshape(run, x.shape)
+
+
+@_jit
+def column_decay(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    """exp(column_cumsum(x, ..)) of x <= 0, as products of one exponential for each element of x, whatever BLOCK is.
+
+    No factor is above 1: nothing overflows, and a product is 0 only where its exponential is.
+    """
+    C: tl.constexpr = x.shape[0]
+    whole = tl.exp(tl.reshape(x, (C, x.numel // C)))
+    run = tl.full(whole.shape, 1.0, tl.float32) if EXCLUSIVE else whole
+    for i in tl.static_range(7):
+        if 1 << i < BLOCK:
+            run, whole = joined_segments(run, whole, REVERSE, True)
+    return tl.reshape(run, x.shape)
+
+
+@_jit
+def sum_by_product(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    """column_cumsum(x, ..) of rank 2 as a product with zeros and ones: nothing of a tile that a product left moves first.
+
+    x is the sum of three parts in bf16, to the last bit. Elements that are no finite numbers are counted by another product,
+    and make NaN of the sums that they are in, and of no others.
+    """
+    o_t = tl.arange(0, x.shape[0])[:, None]
+    o_s = tl.arange(0, x.shape[0])[None, :]
+    before = o_s > o_t if REVERSE else o_s < o_t
+    own = before if EXCLUSIVE else before | (o_s == o_t)
+    b_ones = tl.where(own & (o_t // BLOCK == o_s // BLOCK), 1.0, 0.0).to(tl.bfloat16)
+    finite = tl.abs(x) < float("inf")
+    x = tl.where(finite, x, 0.0)
+    b_high = x.to(tl.bfloat16)
+    x -= b_high.to(tl.float32)
+    b_mid = x.to(tl.bfloat16)
+    b_sum = tl.dot(b_ones, (x - b_mid.to(tl.float32)).to(tl.bfloat16))
+    b_sum = tl.dot(b_ones, b_high, tl.dot(b_ones, b_mid, b_sum))
+    return tl.where(tl.dot(b_ones, tl.where(finite, 0.0, 1.0).to(tl.bfloat16)) == 0.0, b_sum, float("nan"))
+
+
+@_jit
+def product_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr, DOT: tl.constexpr):
+    """column_cumsum(x, ..); where products take bf16 it is one of them."""
+    if DOT == tl.bfloat16 and len(x.shape) == 2 and min(x.shape[0], x.shape[1]) >= 16:
+        return sum_by_product(x, BLOCK, REVERSE, EXCLUSIVE)
+    else:
+        return column_cumsum(x, BLOCK, REVERSE, EXCLUSIVE)
+
+
+@_jit
+def product_decay(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr, DOT: tl.constexpr):
+    """column_decay(x, ..), likewise; -inf counts as -1e30, of which the exponential is 0 as well."""
+    if DOT == tl.bfloat16 and len(x.shape) == 2 and min(x.shape[0], x.shape[1]) >= 16:
+        return tl.exp(sum_by_product(tl.where(x < -1e30, -1e30, x), BLOCK, REVERSE, EXCLUSIVE))
+    else:
+        return column_decay(x, BLOCK, REVERSE, EXCLUSIVE)
+
+
+@_jit
+def of_level(o_t, LEVEL: tl.constexpr):
+    """[t, s]: whether t lies in the upper and s in the lower half of one segment of 2 * LEVEL of the steps o_t."""
+    later = (o_t // LEVEL)[:, None] > (o_t // LEVEL)[None, :]
+    if 2 * LEVEL < o_t.shape[0]:
+        later &= (o_t // (2 * LEVEL))[:, None] == (o_t // (2 * LEVEL))[None, :]
+    return later
+
+
+@_jit
+def sequence(p_cu_seqlens, i_b, T, STEP: tl.constexpr):
+    """(row of the first step taken, number of steps) of sequence i_b, which is taken from its end where STEP is -1."""
+    if p_cu_seqlens is None:
+        first = i_b * T
+    else:
+        first = tl.load(p_cu_seqlens + i_b).to(tl.int64)
+        T = (tl.load(p_cu_seqlens + i_b + 1) - first).to(tl.int32)
+    if STEP < 0:
+        first += T - 1
+    return first, T
+
+
+@_jit
+def first_block_of(p_cu_seqlens, i_b, NT, BT: tl.constexpr):
+    """Where the blocks of sequence i_b begin, in what has an entry per block."""
+    if p_cu_seqlens is None:
+        at = i_b * NT
+    else:
+        at = tl.load(p_cu_seqlens + i_b).to(tl.int64) // BT + i_b
+    return at
+
+
+@_jit
+def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
+    """(sequence, its block) at entry i_s of what has an entry per block; past the sequence's end where no block is there."""
+    if p_cu_seqlens is None:
+        NT = tl.cdiv(T, BT)
+        i_b = i_s // NT
+        i_n = i_s % NT
+    else:  # the last sequence whose blocks begin here or before: each turn leaves a 32nd of them
+        i_b = 0 * i_s
+        left = B
+        while left > 1:
+            part = tl.cdiv(left, 32)
+            o_part = tl.arange(0, 32) * part
+            bounds = tl.load(p_cu_seqlens + i_b + o_part, mask=o_part < left, other=0).to(tl.int64)
+            before = (bounds // BT + i_b + o_part <= i_s) & (o_part < left)
+            skipped = (tl.sum(before.to(tl.int32), 0) - 1) * part
+            i_b += skipped
+            left = tl.minimum(part, left - skipped)
+        i_n = i_s - (tl.load(p_cu_seqlens + i_b).to(tl.int64) // BT + i_b)
+    return i_b, i_n.to(tl.int32)
+
+
+def _pad(extent, least=1):
+    """The tile length that holds `extent` elements: a power of two."""
+    return max(least, 1 << max(extent - 1, 0).bit_length())
+
+
+def _types(*tensors):
+    """(type of the operands of matrix products, precision of fp32 products), for inputs of these types."""
+    kinds = {x.dtype for x in tensors}
+    operands = tl.bfloat16 if torch.bfloat16 in kinds else tl.float16 if torch.float16 in kinds else tl.float32
+    return operands, "ieee" if torch.version.hip else "tf32x3"
+
+
+def _extents(B, T, rows, cu_seqlens):
+    """(sequences, blocks of one, entries for all blocks, what makes an array with an entry per step, bounds) of a call.
+
+    rows: of a block. A pack is cu_seqlens.shape[0] - 1 sequences in one row of T steps, of lengths that the host does not know:
+    blocks are those of a mean one, entries a bound, and zeros stand where no sequence has any.
+    """
+    if cu_seqlens is None:
+        NT = -(-T // rows)
+        return B, NT, B * NT, torch.empty, None
+    B = cu_seqlens.shape[0] - 1
+    return B, -(-T // (rows * max(B, 1))), T // rows + B, torch.zeros, cu_seqlens.contiguous()
+
+
+# True: kernels hand on the states of blocks, and their cotangents, in fp32 for bf16 inputs too, which is twice the traffic.
+STATES_IN_FP32 = False
+
+
+def _state_type(io):
+    """The type in which kernels hand on what is a state, or a cotangent of one, for every block. io: that of the inputs."""
+    return torch.bfloat16 if io == torch.bfloat16 and not STATES_IN_FP32 else torch.float32
+
+
+def _way(paces, x, blocks, *ways):
+    """Which of several ways to do a call's work takes least time by the model. Each is its kernels and how many programs they
+    have: of one block, where each does one."""
+    if blocks <= 1 or x.device.type != "cuda":
+        return 0
+    units = torch.cuda.get_device_properties(x.device).multi_processor_count
+
+    def time(name, programs):
+        resident, busy, moved, walks, launches = paces[name]
+        programs, turns = (programs, blocks) if walks else (programs * blocks, 1)
+        waves = -(-programs // (resident * units))
+        return 2000 * launches + max(waves * turns * busy, programs * turns * moved // 3350)
+
+    return min(range(len(ways)), key=lambda i: sum(time(*one) for one in ways[i].items()))
+
+
+def _room(device):
+    """Bytes of shared memory that a program may have on a device; on an NVIDIA H100 SXM where there is none to ask."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return 232448
+    told = torch.cuda.get_device_properties(device)
+    return getattr(told, "shared_memory_per_block_optin", told.shared_memory_per_block)
 
 
 # ---------- the choice of a form --------------------------------------------------------------------------------------
@@ -2506,10 +2231,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_279a968eb6ac", 0
+    name, tries = "seqc_gla_98ca635bbc4a", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_279a968eb6ac_{tries}"
+        name = f"seqc_gla_98ca635bbc4a_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

@@ -455,80 +455,6 @@ def _jit(function=None, **options):
     return function
 
 
-def _load_triton():
-    """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
-    global triton, tl
-    if _KERNELS:
-        import triton
-        import triton.language as tl
-
-        for function, options in _KERNELS:
-            globals()[function.__name__] = triton.jit(function, **options)
-        _KERNELS.clear()
-
-
-@_jit
-def expm1(x):
-    """exp(x) - 1 without cancellation: for |x| <= 1/2 its Taylor polynomial of degree 9."""
-    near = tl.abs(x) <= 0.5
-    u = tl.where(near, x, 0.0)
-    series = 1.0 / 40320.0 + u * (1.0 / 362880.0)
-    series = 1.0 / 720.0 + u * (1.0 / 5040.0 + u * series)
-    series = 1.0 / 24.0 + u * (1.0 / 120.0 + u * series)
-    series = 0.5 + u * (1.0 / 6.0 + u * series)
-    return tl.where(near, u + u * u * series, tl.exp(x) - 1.0)
-
-
-@_jit
-def sigmoid(x):
-    """1 / (1 + exp(-x)) with the exponent kept <= 0, so that small values keep their relative accuracy."""
-    e = tl.exp(-tl.abs(x))
-    return tl.where(x >= 0, 1.0, e) / (1.0 + e)
-
-
-@_jit
-def tanh(x):
-    """tanh from expm1(-2 |x|), which never overflows and is accurate for tiny x."""
-    e = expm1(-2.0 * tl.abs(x))
-    t = -e / (2.0 + e)
-    return tl.where(x < 0, -t, t)
-
-
-@_jit
-def meet(p_met, count):
-    """Wait until the programs of the team have come here `count` times, all together. What each of them stored before is then
-    seen by all: the counter is raised once the program's threads have stored, and read again until it is high enough."""
-    tl.debug_barrier()
-    tl.atomic_add(p_met, 1, sem="release", scope="gpu")
-    met = tl.atomic_add(p_met, 0, sem="acquire", scope="gpu")
-    while met < count:
-        met = tl.atomic_add(p_met, 0, sem="acquire", scope="gpu")
-    tl.debug_barrier()
-
-
-@_jit
-def product_in_parts(x, y, PARTS: tl.constexpr, PRECISION: tl.constexpr):
-    """x [M, K] times y [K, N] in fp32, where K is long, M and N are short: each warp takes one of PARTS parts of K."""
-    if PARTS == 1:
-        return tl.dot(x, y, input_precision=PRECISION)
-    x = tl.permute(tl.reshape(x, (x.shape[0], PARTS, x.shape[1] // PARTS)), (1, 0, 2))
-    y = tl.reshape(y, (PARTS, y.shape[0] // PARTS, y.shape[1]))
-    return tl.sum(tl.dot(x, y, input_precision=PRECISION), 0)
-
-
-@_jit
-def sequences(p_cu_seqlens, i_b, o_b, T, STEP: tl.constexpr):
-    """`sequence` of each of the sequences o_b of a program; of a pack a program has the one, i_b."""
-    if p_cu_seqlens is None:
-        first = o_b * T
-    else:
-        first = tl.load(p_cu_seqlens + i_b).to(tl.int64) + 0 * o_b
-        T = (tl.load(p_cu_seqlens + i_b + 1) - tl.load(p_cu_seqlens + i_b)).to(tl.int32)
-    if STEP < 0:
-        first += T - 1
-    return first, T
-
-
 @_jit(do_not_specialize=['B', 'T'])
 def lstm_forward_kernel(
     p_R_o, p_R_f, p_R_i, p_R_z, p_h_0, p_c_0, p_h_in, p_c_in, p_x_o, p_x_f, p_x_i, p_x_z, p_h, p_before_f,
@@ -876,26 +802,6 @@ def lstm_team_backward_kernel(
     tl.store(p_d_c_0 + at_hd + o_bhd, b_dc, mask=m_bd)
 
 
-def _pad(extent, least=1):
-    """The tile length that holds `extent` elements: a power of two."""
-    return max(least, 1 << max(extent - 1, 0).bit_length())
-
-
-def _types(*tensors):
-    """(type of the operands of matrix products, precision of fp32 products), for inputs of these types."""
-    kinds = {x.dtype for x in tensors}
-    operands = tl.bfloat16 if torch.bfloat16 in kinds else tl.float16 if torch.float16 in kinds else tl.float32
-    return operands, "ieee" if torch.version.hip else "tf32x3"
-
-
-def _room(device):
-    """Bytes of shared memory that a program may have on a device; on an NVIDIA H100 SXM where there is none to ask."""
-    if device.type != "cuda" or not torch.cuda.is_available():
-        return 232448
-    told = torch.cuda.get_device_properties(device)
-    return getattr(told, "shared_memory_per_block_optin", told.shared_memory_per_block)
-
-
 def _needs_triton(io, D, BB=16):
     """By kernel: bytes of shared memory for the tiles that it keeps, and for one turn's loads. io: those of an element."""
     BD = _pad(D, 16)
@@ -984,11 +890,7 @@ def _least_triton(kernel, needs, x, D):
 def _forward_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, D = x_i.shape
-    empty = torch.empty
-    if cu_seqlens is not None:  # B sequences in one row of T steps
-        B = cu_seqlens.shape[0] - 1
-        empty = torch.zeros  # some entries belong to no sequence
-        cu_seqlens = cu_seqlens.contiguous()
+    B, _, _, empty, cu_seqlens = _extents(B, T, 1, cu_seqlens)
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x_i, x_f, x_z, x_o)
     h_in = torch.empty((*x_i.shape[:2], H, D), dtype=torch.float32, device=x_i.device)
@@ -1007,7 +909,7 @@ def _forward_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seql
         lstm_forward_kernel[(NB * H,)](
             R_o, R_f, R_i, R_z, h_0, c_0, h_in, c_in, x_o, x_f, x_i, x_z, h, before_f, before_i, before_z, before_o,
             h_T, c_T, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            STAGES=_stages("forward", 3, x_i, D), SAVE=True, num_warps=4, num_stages=_stages("forward", 3, x_i, D),
+            STAGES=_stages("forward", 2, x_i, D), SAVE=True, num_warps=4, num_stages=_stages("forward", 2, x_i, D),
             enable_fp_fusion=True,
         )
     else:
@@ -1029,11 +931,7 @@ def _forward_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seql
 def _infer_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlens=None, reverse=False):
     """Outputs and final states."""
     B, T, H, D = x_i.shape
-    empty = torch.empty
-    if cu_seqlens is not None:  # B sequences in one row of T steps
-        B = cu_seqlens.shape[0] - 1
-        empty = torch.zeros  # some entries belong to no sequence
-        cu_seqlens = cu_seqlens.contiguous()
+    B, _, _, empty, cu_seqlens = _extents(B, T, 1, cu_seqlens)
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x_i, x_f, x_z, x_o)
     h = empty((*x_i.shape[:2], H, D), dtype=x_i.dtype, device=x_i.device)
@@ -1046,7 +944,7 @@ def _infer_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlen
         lstm_forward_kernel[(NB * H,)](
             R_o, R_f, R_i, R_z, h_0, c_0, None, None, x_o, x_f, x_i, x_z, h, None, None, None, None, h_T, c_T,
             cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            STAGES=_stages("infer", 3, x_i, D), SAVE=False, num_warps=4, num_stages=_stages("infer", 3, x_i, D),
+            STAGES=_stages("infer", 2, x_i, D), SAVE=False, num_warps=4, num_stages=_stages("infer", 2, x_i, D),
             enable_fp_fusion=True,
         )
     else:
@@ -1071,11 +969,7 @@ def _backward_triton(
 ):
     """Gradients of every argument of forward."""
     B, T, H, D = x_i.shape
-    empty = torch.empty
-    if cu_seqlens is not None:  # B sequences in one row of T steps
-        B = cu_seqlens.shape[0] - 1
-        empty = torch.zeros  # some entries belong to no sequence
-        cu_seqlens = cu_seqlens.contiguous()
+    B, _, _, empty, cu_seqlens = _extents(B, T, 1, cu_seqlens)
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x_i, x_f, x_z, x_o)
     if _alone_triton("backward", x_i, D):
@@ -1091,7 +985,7 @@ def _backward_triton(
         lstm_backward_kernel[(NB * H,)](
             R_z, R_i, R_f, R_o, d_h_T, d_c_T, c_in, before_f, before_i, before_z, before_o, d_h, d_x_o, d_x_f, d_x_i,
             d_x_z, d_h_0, d_c_0, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            STAGES=_stages("backward", 3, x_i, D), num_warps=4, num_stages=_stages("backward", 3, x_i, D),
+            STAGES=_stages("backward", 2, x_i, D), num_warps=4, num_stages=_stages("backward", 2, x_i, D),
             enable_fp_fusion=True,
         )
     else:
@@ -1324,6 +1218,116 @@ def _written(result, given, inplace, into):
         if place is not x:
             place.copy_(x)
     return type(result)(*places)
+
+
+# ---------- what kernels in Triton share: the same in every file ------------------------------------------------------
+
+
+def _load_triton():
+    """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
+    global triton, tl
+    if _KERNELS:
+        import triton
+        import triton.language as tl
+
+        for function, options in _KERNELS:
+            globals()[function.__name__] = triton.jit(function, **options)
+        _KERNELS.clear()
+
+
+@_jit
+def expm1(x):
+    """exp(x) - 1 without cancellation: for |x| <= 1/2 its Taylor polynomial of degree 9."""
+    near = tl.abs(x) <= 0.5
+    u = tl.where(near, x, 0.0)
+    series = 1.0 / 40320.0 + u * (1.0 / 362880.0)
+    series = 1.0 / 720.0 + u * (1.0 / 5040.0 + u * series)
+    series = 1.0 / 24.0 + u * (1.0 / 120.0 + u * series)
+    series = 0.5 + u * (1.0 / 6.0 + u * series)
+    return tl.where(near, u + u * u * series, tl.exp(x) - 1.0)
+
+
+@_jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)) with the exponent kept <= 0, so that small values keep their relative accuracy."""
+    e = tl.exp(-tl.abs(x))
+    return tl.where(x >= 0, 1.0, e) / (1.0 + e)
+
+
+@_jit
+def tanh(x):
+    """tanh from expm1(-2 |x|), which never overflows and is accurate for tiny x."""
+    e = expm1(-2.0 * tl.abs(x))
+    t = -e / (2.0 + e)
+    return tl.where(x < 0, -t, t)
+
+
+@_jit
+def meet(p_met, count):
+    """Wait until the programs of the team have come here `count` times, all together. What each of them stored before is then
+    seen by all: the counter is raised once the program's threads have stored, and read again until it is high enough."""
+    tl.debug_barrier()
+    tl.atomic_add(p_met, 1, sem="release", scope="gpu")
+    met = tl.atomic_add(p_met, 0, sem="acquire", scope="gpu")
+    while met < count:
+        met = tl.atomic_add(p_met, 0, sem="acquire", scope="gpu")
+    tl.debug_barrier()
+
+
+@_jit
+def product_in_parts(x, y, PARTS: tl.constexpr, PRECISION: tl.constexpr):
+    """x [M, K] times y [K, N] in fp32, where K is long, M and N are short: each warp takes one of PARTS parts of K."""
+    if PARTS == 1:
+        return tl.dot(x, y, input_precision=PRECISION)
+    x = tl.permute(tl.reshape(x, (x.shape[0], PARTS, x.shape[1] // PARTS)), (1, 0, 2))
+    y = tl.reshape(y, (PARTS, y.shape[0] // PARTS, y.shape[1]))
+    return tl.sum(tl.dot(x, y, input_precision=PRECISION), 0)
+
+
+@_jit
+def sequences(p_cu_seqlens, i_b, o_b, T, STEP: tl.constexpr):
+    """`sequence` of each of the sequences o_b of a program; of a pack a program has the one, i_b."""
+    if p_cu_seqlens is None:
+        first = o_b * T
+    else:
+        first = tl.load(p_cu_seqlens + i_b).to(tl.int64) + 0 * o_b
+        T = (tl.load(p_cu_seqlens + i_b + 1) - tl.load(p_cu_seqlens + i_b)).to(tl.int32)
+    if STEP < 0:
+        first += T - 1
+    return first, T
+
+
+def _pad(extent, least=1):
+    """The tile length that holds `extent` elements: a power of two."""
+    return max(least, 1 << max(extent - 1, 0).bit_length())
+
+
+def _types(*tensors):
+    """(type of the operands of matrix products, precision of fp32 products), for inputs of these types."""
+    kinds = {x.dtype for x in tensors}
+    operands = tl.bfloat16 if torch.bfloat16 in kinds else tl.float16 if torch.float16 in kinds else tl.float32
+    return operands, "ieee" if torch.version.hip else "tf32x3"
+
+
+def _extents(B, T, rows, cu_seqlens):
+    """(sequences, blocks of one, entries for all blocks, what makes an array with an entry per step, bounds) of a call.
+
+    rows: of a block. A pack is cu_seqlens.shape[0] - 1 sequences in one row of T steps, of lengths that the host does not know:
+    blocks are those of a mean one, entries a bound, and zeros stand where no sequence has any.
+    """
+    if cu_seqlens is None:
+        NT = -(-T // rows)
+        return B, NT, B * NT, torch.empty, None
+    B = cu_seqlens.shape[0] - 1
+    return B, -(-T // (rows * max(B, 1))), T // rows + B, torch.zeros, cu_seqlens.contiguous()
+
+
+def _room(device):
+    """Bytes of shared memory that a program may have on a device; on an NVIDIA H100 SXM where there is none to ask."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return 232448
+    told = torch.cuda.get_device_properties(device)
+    return getattr(told, "shared_memory_per_block_optin", told.shared_memory_per_block)
 
 
 # ---------- the choice of a form --------------------------------------------------------------------------------------
@@ -2098,10 +2102,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_b57f08220205", 0
+    name, tries = "seqc_lstm_b159c8688362", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_b57f08220205_{tries}"
+        name = f"seqc_lstm_b159c8688362_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
