@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from seqc.backends.triton_gpu.kernel import STEPS, Advance, Array, Item, Kernel, Let, Load, Loop, Note, Outputs, Store
+from seqc.backends.triton_gpu.kernel import STEPS, Advance, Array, Item, Kernel, Let, Load, Loop, Outputs, Store, in_three
 from seqc.backends.triton_gpu.pairs import is_costly, operands, pairs
 from seqc.backends.triton_gpu.roles import without_pieces
 from seqc.backends.triton_gpu.uses import consumed
@@ -136,13 +136,10 @@ def outputs_apart(items: Iterable[Item]) -> tuple[Item, ...]:
     alone = [item for item in listed if is_output(item) or (isinstance(item, Let | Load) and item.node not in states)]
     shared = behind(n for item in alone for n in (item.node.args if isinstance(item, Let) else consumed(item))) & states
     shared |= behind(n for item in listed if isinstance(item, Store) and not is_output(item) for n in consumed(item))
-    parts: tuple[list[Item], list[Item], list[Item]] = [], [], []
-    notes: list[Item] = []
-    for item in listed:
-        if isinstance(item, Note):
-            notes.append(item)
-            continue
+
+    def place(item: Item) -> int:
         early = isinstance(item, Store) or (isinstance(item, Let | Load) and item.node in shared)
-        parts[1 if item in alone else 0 if early else 2].extend([*notes, item])
-        notes = []
-    return (*parts[0], Outputs(tuple(parts[1])), *parts[2]) if parts[1] else tuple(listed)
+        return 1 if item in alone else 0 if early else 2
+
+    first, outputs, last = in_three(listed, place)
+    return (*first, Outputs(outputs), *last) if outputs else tuple(listed)

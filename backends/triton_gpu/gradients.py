@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from seqc.backends.triton_gpu.bodies import Bodies, moving
-from seqc.backends.triton_gpu.kernel import Array, Item, Let, Load, Loop, Note, Store
+from seqc.backends.triton_gpu.kernel import Array, Item, Let, Load, Loop, Note, Store, in_three
 from seqc.backends.triton_gpu.parting import KNOWN, counted_once, held
 from seqc.backends.triton_gpu.roles import Roles
 from seqc.backends.triton_gpu.sharing import Part
@@ -113,17 +113,14 @@ def passed_through(items: Iterable[Item], roles: Roles) -> tuple[Item, ...]:
     if not inside:
         return tuple(listed)
     before = set(topological([*inside, *sums])) - inside - set(sums)
-    parts: tuple[list[Item], list[Item], list[Item]] = [], [], []
-    notes: list[Item] = []
-    for item in listed:
-        if isinstance(item, Note):
-            notes.append(item)
-            continue
+
+    def place(item: Item) -> int:
         n = item.node if isinstance(item, Let | Load) else None
-        parts[1 if n in inside or n in sums else 0 if n in before else 2].extend([*notes, item])
-        notes = []
+        return 1 if n in inside or n in sums else 0 if n in before else 2
+
+    first, passed, last = in_three(listed, place)
     (dim,) = roles.passed
-    return (*parts[0], Loop(dim, False, tuple(parts[1]), sums), *parts[2])
+    return (*first, Loop(dim, False, passed, sums), *last)
 
 
 def gradient_note(key: str) -> Note:

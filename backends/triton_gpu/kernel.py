@@ -7,7 +7,7 @@ lies between two saved states).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -270,6 +270,19 @@ def walk(items: Iterable[Item]) -> list[Item]:
         if isinstance(item, Loop | Outputs):
             out += walk(item.body)
     return out
+
+
+def in_three(items: Iterable[Item], place: Callable[[Item], int]) -> tuple[tuple[Item, ...], ...]:
+    """Three runs of items, each in their order. place: which of the three has an item; notes go with what follows."""
+    runs: tuple[list[Item], list[Item], list[Item]] = [], [], []
+    notes: list[Item] = []
+    for item in items:
+        if isinstance(item, Note):
+            notes.append(item)
+            continue
+        runs[place(item)].extend([*notes, item])
+        notes = []
+    return tuple(map(tuple, runs))
 
 
 def _arrays(items: Iterable[Item]) -> set[str]:

@@ -6,9 +6,7 @@ names that the spec has.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ from seqc.diagnostics import Unsupported
 from seqc.frontend.elaborate import load
 from seqc.ir.apart import apart
 from seqc.ir.arguments import argument_table
-from tests.fuzz.run import quick_builds
 from tests.fuzz.trial import Subject, Wish
 from tests.harness import draw
 
@@ -92,18 +89,8 @@ def answers(text: str, backend: str) -> tuple[list[str], list[torch.Tensor]]:
     return list(found), [*found.values(), *slopes]
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Native code is built without optimisation, in a folder of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("CXX", "XDG_CACHE_HOME"):
-            patch.setenv(name, os.environ.get(name, ""))
-        quick_builds(tmp_path_factory.mktemp("native"))
-        yield
-
-
 @pytest.mark.parametrize(("backend", "walk"), [*(("torch", walk) for walk in CASES), *ELSEWHERE])
-def test_names_mean_nothing(backend: str, walk: str, quick: None) -> None:
+def test_names_mean_nothing(backend: str, walk: str) -> None:
     text, names = CASES[walk]
     (plain, want), (results, got) = answers(text, backend), answers(called(text, names), backend)
     table = dict(pair.split() for pair in names.split(", "))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from seqc.frontend.elaborate import load
 from tests.fuzz.invariants import LAWS
 from tests.fuzz.programs import Program, chosen, drawn, families_of, programs, smaller
 from tests.fuzz.report import report
-from tests.fuzz.run import Tally, again, hunt, quick_builds
+from tests.fuzz.run import Tally, again, hunt
 from tests.fuzz.trial import Call, Subject, Wish, against_judge, attempt
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*.seq"))
@@ -22,16 +21,6 @@ IN_BLOCKS = frozenset((  # wrong in a form that native code does not have: tried
     "linear_states_from_a_param", "reset_along_a_read_dim", "rows_solved_by_halves",
 ))
 COUNTS = {"torch": (1, 6), "cpu": (200_037, 1), "triton": (100_001, 2)}  # the first number, and how many
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Native code is built without optimisation, in a folder of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("CXX", "XDG_CACHE_HOME"):
-            patch.setenv(name, "")  # remembered, and restored
-        quick_builds(tmp_path_factory.mktemp("native"))
-        yield
 
 
 @settings(max_examples=20, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))

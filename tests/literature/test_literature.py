@@ -7,8 +7,7 @@ backwards, and of single steps. Native code and Triton have some.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ import torch
 import seqc
 from seqc.frontend.elaborate import load
 from seqc.ir.program import Program
-from tests.fuzz.run import quick_builds
 from tests.fuzz.trial import Subject, Wish
 from tests.harness import draw
 from tests.literature.cells import CELLS
@@ -128,18 +126,8 @@ def test_plain_torch(name: str) -> None:
     agree(once, called(f.step), {n: x[:, 0] if n in program.inputs else x for n, x in given.items()}, torch.float64)
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Native code is built without optimisation, in a folder of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("CXX", "XDG_CACHE_HOME"):
-            patch.setenv(name, os.environ.get(name, ""))
-        quick_builds(tmp_path_factory.mktemp("native"))
-        yield
-
-
 @pytest.mark.parametrize(("backend", "name"), [(backend, name) for backend, names in SOME.items() for name in names])
-def test_kernels(backend: str, name: str, quick: None) -> None:
+def test_kernels(backend: str, name: str) -> None:
     subject, dtype = Subject((FOLDER / f"{name}.seq").read_text(), Wish(backend)), torch.float32
     program, given = made(name, (6, 6), False)
     with np.errstate(all="ignore"):  # the interpreter divides 0 by 0 beyond the ends of tiles
