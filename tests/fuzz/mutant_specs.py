@@ -90,6 +90,13 @@ state S[K, V] = 0
 S = exp(g) * S[t-1] + b * k * (v - sum[K](k * S[t-1]))
 output o = sum[K](q * S)
 """,
+    "unequal": """spec s
+dim K, V
+input q[K], k[K] unit[K], v[V], b[V] in [0, 1], u[V] in [-1, 0]
+state S[K, V] = 0
+S = exp(u) * S[t-1] + b * k * (v - sum[K](k * S[t-1]))
+output o = sum[K](q * S)
+""",
     "momentum": """spec s
 dim K, V
 input q[K], k[K] unit[K], v[V], b in [0, 1], e in [0, 1]

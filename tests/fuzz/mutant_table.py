@@ -83,7 +83,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("_max_scan_cotangent(n, d) * (1.0 - kept)", "_max_scan_cotangent(n, d)")),
     *_block(STRUCTURE, "decayed", "chunkwise",
         ('n.number("block"), not n.number("reverse")', 'n.number("block"), bool(n.number("reverse"))')),
-    *_block(STRUCTURE, "delta", "chunkwise", ("-total(inner * right, columns2)", "total(inner * right, columns2)")),
+    *_block(STRUCTURE, "delta", "chunkwise", ("-total(left * right, over)", "total(left * right, over)")),
+    *_block(STRUCTURE, "unequal", "chunkwise", ("-total(inner * right, columns2)", "total(inner * right, columns2)")),
     *_block(STRUCTURE, "element", "scan", ("place = const(float(at)) if at >= 0 else size(dim) + float(at)",
                                              "place = const(float(at)) if at >= 0 else size(dim) + float(at) - 1.0")),
     # ---- decays over spans
