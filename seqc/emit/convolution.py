@@ -56,6 +56,7 @@ def text(sig: Signature) -> str:
         "begun": any(s.init not in ("0", "0.0", "-0.0") for s in sig.states),
         "native": bool(sig.cpu),
         "least": max(64, 4 * system.lag),
+        "cached": "1 << 18",
         "links": sum(bool(how) for row in system.steps for how in row),
     }
     tables = [
@@ -274,24 +275,34 @@ def _columns(maps, column, shapes):
     return [y.reshape(x.shape) for x, y in zip(column, _mapped(maps, _CARRIED, flat, shapes), strict=True)]
 
 
+def _length(least):
+    """The next length of at least so many steps that FFTs are fast at."""
+    return min([odd << (-(-least // odd) - 1).bit_length() for odd in (1, 3, 5, 9)])
+
+
 def _spectrum(rows, length):
     """The real FFT over steps of [P, T, dims], as [P, frequencies, dims], frequencies side by side."""
-    return torch.fft.rfft(rows.movedim(1, -1).contiguous(), length).movedim(-1, 1)
+    count, steps, *dims = rows.shape
+    made = torch.fft.rfft(rows.reshape(count, steps, math.prod(dims)).mT, length)  # padded, so copied already
+    return made.reshape(count, *dims, length // 2 + 1).movedim(-1, 1)
 
 
 def _heard(kernels, counts, inputs, sizes):
-    """Outputs [B, T, dims]: kernels [P, T, dims] on inputs [B, T, dims], by real FFTs."""
-    steps = inputs[0].shape[1]
-    length = 1 << (2 * steps - 1).bit_length()
-    spectra = [_spectrum(u, length) for u in inputs]
-    made = []
-    for kernel, words in zip(kernels, _HEARD, strict=True):
-        parts = _spectrum(kernel, length).split(counts)
-        rows = zip(parts, words, spectra, sizes, _STRUCK[0], strict=True)
-        terms = [_sum(how, k.reshape(*[n[i] for i in axes], *k.shape[1:]), u) for k, how, u, n, axes in rows if how]
-        whole = torch.fft.irfft(sum(terms[1:], terms[0]).movedim(1, -1), length)[..., :steps].movedim(-1, 1) if terms else None
-        made.append(whole if terms else kernel.new_zeros(inputs[0].shape[0], steps, *kernel.shape[2:]))
-    return made
+    """Outputs [B, T, dims]: kernels [P, T, dims] on inputs [B, T, dims], by real FFTs, of so many sequences at once as a cache holds."""
+    batch, steps = inputs[0].shape[:2]
+    length = _length(2 * steps - 1)
+    wide = length * max([n.numel() for n in sizes])
+    held = max(1, ({cached}) // wide) if inputs[0].device.type == "cpu" else batch
+    parts = [_spectrum(kernel, length).split(counts) for kernel in kernels]
+    made = [[] for _ in kernels]
+    for rows in zip(*[u.split(held) for u in inputs], strict=True):
+        spectra = [_spectrum(u, length) for u in rows]
+        for own, kernel, words, pieces in zip(made, kernels, _HEARD, parts, strict=True):
+            taken = zip(pieces, words, spectra, sizes, _STRUCK[0], strict=True)
+            terms = [_sum(how, k.reshape(*[n[i] for i in axes], *k.shape[1:]), u) for k, how, u, n, axes in taken if how]
+            whole = torch.fft.irfft(sum(terms[1:], terms[0]).movedim(1, -1), length)[..., :steps] if terms else None
+            own.append(whole if terms else kernel.new_zeros(len(rows[0]), *kernel.shape[2:], steps))
+    return [torch.cat(rows).movedim(-1, 1) for rows in made]
 
 
 def _left(kernels, counts, inputs, sizes):
@@ -320,7 +331,7 @@ def _convolution_pays(device, batch, steps, states, inputs, outputs, impulses, l
     work = batch * states * {work}
     native = {native} if cpu else False
     one = work * 4e-11 + 5e-8 if native else {calls} * call + work * element  # a step
-    length = 1 << (2 * steps - 1).bit_length()
+    length = _length(2 * steps - 1)
     rounds = steps.bit_length()
     doubling = rounds * ({links} * 24 * call + links * 16 * element) + impulses * steps * states * element / 2
     transforms = length * rounds * (batch * (inputs + outputs) + 2 * impulses * outputs) * element
