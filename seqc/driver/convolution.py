@@ -25,6 +25,8 @@ from seqc.ir.program import Program
 
 LETTERS = "acdefghijklmnopqrsuvwxyzACDEFGHIJKLMNOPQRSUVWXYZ"  # all but those of the batch and of time
 
+SIDE = "|"  # the dim of states side by side
+
 
 def why_none(program: Program) -> str:
     """Why a program has no convolution; "" where it has one."""
@@ -52,11 +54,15 @@ def system(program: Program) -> System | None:
     outputs = [d.dims for d in program.output_decls.values()]
     updates = {name: n for name, n in program.graph.items() if name not in program.outputs}
     stepping, whole = free_dims(updates), free_dims(program.graph)
+    sizes = nominal_sizes(program)
+    count = sum(math.prod(sizes[unprimed(d)] for d in dims) for _, dims in states)
+    beside = _beside([dims for _, dims in states], stepping)
+    if beside:
+        first = states[0][1]
+        states = [("", (*(first[i] for i in beside[0][0]), SIDE))]
     kept = [dims for _, dims in states]
     lag = max([0, *(n.number("offset") for n in leaves(program.graph.values(), "input"))])
     one = load(program)
-    sizes = nominal_sizes(program)
-    count = sum(math.prod(sizes[unprimed(d)] for d in dims) for dims in kept)
 
     def table(
         targets: Sequence[tuple[str, ...]],
@@ -74,8 +80,21 @@ def system(program: Program) -> System | None:
         lag, mixed(inputs, whole), mixed(states, stepping), mixed(states, whole),
         table(kept, states, stepping, passing), table(outputs, states, whole, passing),
         table(outputs, inputs, whole, ("t", "bt", "bt")), table(kept, inputs, whole, ("t", "bt", "b")),
-        max(one.calls, 1), round(one.size(sizes) / max(count, 1), 2), program.wishes.convolution,
+        max(one.calls, 1), round(one.size(sizes) / max(count, 1), 2), program.wishes.convolution, beside,
     )  # fmt: skip
+
+
+def _beside(states: Sequence[tuple[str, ...]], free: Sequence[str]) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+    """How states lie side by side as one: of each the axes that all share, and those that steps mix. () where that is no gain:
+    one state alone, states that steps mix along no dim, and states that differ in what steps do not mix.
+
+    One product of matrices serves all pairs of them: two states of N places make a matrix of 2 N.
+    """
+    shared = [d for d in states[0] if d in free]
+    if len(states) == 1 or any({d for d in dims if d in free} != set(shared) for dims in states):
+        return ()
+    rows = tuple((tuple(map(dims.index, shared)), tuple(i for i, d in enumerate(dims) if d not in free)) for dims in states)
+    return rows if any(mixed for _, mixed in rows) else ()
 
 
 def _sum(source: tuple[str, ...], result: tuple[str, ...], free: Sequence[str], ahead: tuple[str, str, str]) -> str:

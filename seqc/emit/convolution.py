@@ -57,6 +57,9 @@ def text(sig: Signature) -> str:
         "native": bool(sig.cpu),
         "least": max(64, 4 * system.lag),
         "cached": "1 << 18",
+        "stacked": "_stacked" if system.beside else "list",
+        "given": f"_unstacked(states, empty[{len(sig.outputs)}:])" if system.beside else "states",
+        "ends": f"_unstacked(ends, empty[{len(sig.outputs)}:])" if system.beside else "ends",
         "links": sum(bool(how) for row in system.steps for how in row),
     }
     tables = [
@@ -67,7 +70,12 @@ def text(sig: Signature) -> str:
         _table("_HEARD", "output: what each input adds to it", list(map(_words, system.heard))),
         _table("_LEFT", "last state: what each input adds to it", list(map(_words, system.left))),
     ]  # fmt: skip
-    texts = ["\n".join(lines), _CONVOLVED.format(**made).strip(), "\n\n".join(tables), _PAYS.format(**made).strip()]
+    body = _CONVOLVED
+    if system.beside:
+        body += _SIDES
+        rows = [_axes(x) for x in system.beside]
+        tables.insert(0, _table("_BESIDE", "each state: axes that all states share, and axes that lie side by side", rows))
+    texts = ["\n".join(lines), body.format(**made).strip(), "\n\n".join(tables), _PAYS.format(**made).strip()]
     return "\n\n\n".join(texts)
 
 
@@ -78,8 +86,10 @@ def choice(sig: Signature) -> list[str]:
     timed = [tuple(map(unprimed, a.dims)) for a in sig.table if a.timed]
     states = [tuple(map(unprimed, s.dims)) for s in sig.states]
     struck = [tuple(dims[i] for i in axes) for dims, axes in zip(timed, sig.system.struck, strict=True)]
-    moved = [tuple(dims[i] for i in axes) for dims, axes in zip(states, sig.system.moved, strict=True)]
-    links = [(*dims, *moved[j]) for dims, row in zip(states, sig.system.steps, strict=True) for j, how in enumerate(row) if how]
+    mixed = [axes for _, axes in sig.system.beside] or sig.system.moved
+    moved = [tuple(dims[i] for i in axes) for dims, axes in zip(states, mixed, strict=True)]
+    linked = [(i, j) for i in range(len(states)) for j in range(len(states)) if sig.system.beside or sig.system.steps[i][j]]
+    links = [(*states[i], *moved[j]) for i, j in linked]
     counts = [_volume(x) or "0" for x in (states, timed, [tuple(map(unprimed, o.dims)) for o in sig.outputs], struck, links)]
     return [
         "    if CONVOLUTION and cu_seqlens is None and not reverse:",
@@ -128,7 +138,7 @@ def _convolved(inputs, starts, **params):
     named = dict(zip({starts}, starts, strict=True))
     empty = {spec}(**{{x: u[:, :0] for x, u in zip({inputs}, inputs, strict=True)}}, **params, **named)
     given, dtype = {begun} or any([x is not None for x in starts]), inputs[{main}].dtype
-    starts, steps = list(empty[{outputs}:]), inputs[{main}].shape[1]
+    starts, steps = {stacked}(empty[{outputs}:]), inputs[{main}].shape[1]
     if steps == 0 or inputs[{main}].shape[0] == 0:
         return empty
     carry = starts[0].dtype
@@ -142,8 +152,8 @@ def _convolved(inputs, starts, **params):
         still = [x.new_zeros(count, steps - 1, *x.shape[1:]) for x in rows]
         pair = [(x[:, None], s) for x, s in zip(rows, still, strict=True)]
         taken = [torch.cat((s, x) if {flipped} else (x, s), 1) for x, s in pair]
-        result = {spec}(**dict(zip({inputs}, taken)), **params, **dict(zip({starts}, states)))
-        return [o.flip(1) if {flipped} else o for o in result[:{outputs}]], list(result[{outputs}:])
+        result = {spec}(**dict(zip({inputs}, taken)), **params, **dict(zip({starts}, {given})))
+        return [o.flip(1) if {flipped} else o for o in result[:{outputs}]], {stacked}(result[{outputs}:])
 
     units, moved = _impulses(shapes, _STRUCK[1], starts[0])
     steppers = _maps(run(1, None, units)[1], moved, shapes, _STRUCK[1])
@@ -171,7 +181,7 @@ def _convolved(inputs, starts, **params):
         outputs = [o + y for o, y in zip(outputs, told, strict=True)]
         ends = [x + y for x, y in zip(ends, _moved(squares, starts, steps), strict=True)]
     outputs = [o.flip(1) if {flipped} else o for o in outputs]
-    return {result}(*[o.to(dtype) for o in outputs], *ends)
+    return {result}(*[o.to(dtype) for o in outputs], *{ends})
 
 
 def _impulses(shapes, mixed, like):
@@ -288,7 +298,7 @@ def _spectrum(rows, length):
 
 
 def _heard(kernels, counts, inputs, sizes):
-    """Outputs [B, T, dims]: kernels [P, T, dims] on inputs [B, T, dims], by real FFTs, of so many sequences at once as a cache holds."""
+    """Outputs [B, T, dims]: kernels [P, T, dims] on inputs [B, T, dims], FFTs of as many sequences as a cache holds."""
     batch, steps = inputs[0].shape[:2]
     length = _length(2 * steps - 1)
     wide = length * max([n.numel() for n in sizes])
@@ -312,6 +322,26 @@ def _left(kernels, counts, inputs, sizes):
         rows = zip(kernel.flip(1).split(counts), words, inputs, sizes, _STRUCK[0], strict=True)
         terms = [_sum(how, k.reshape(*[n[i] for i in axes], *k.shape[1:]), u) for k, how, u, n, axes in rows if how]
         made.append(sum(terms[1:], terms[0]) if terms else kernel.new_zeros(inputs[0].shape[0], *kernel.shape[2:]))
+    return made
+'''
+
+_SIDES = '''
+
+def _stacked(states):
+    """States side by side as one: [P, shared dims, places]."""
+    rows = [x.permute(0, *[i + 1 for i in (*shared, *mixed)]) for x, (shared, mixed) in zip(states, _BESIDE, strict=True)]
+    ahead = 1 + len(_BESIDE[0][0])
+    return [torch.cat([x.reshape(*x.shape[:ahead], math.prod(x.shape[ahead:])) for x in rows], -1)]
+
+
+def _unstacked(states, like):
+    """Each state [P, dims] of states side by side."""
+    shapes = [x.shape[1:] for x in like]
+    made, counts = [], [math.prod([n[i] for i in mixed]) for n, (_, mixed) in zip(shapes, _BESIDE, strict=True)]
+    for x, n, (shared, mixed) in zip(states[0].split(counts, -1), shapes, _BESIDE, strict=True):
+        axes = [*shared, *mixed]
+        rows = x.reshape(len(x), *[n[i] for i in axes])
+        made.append(rows.permute(0, *[axes.index(i) + 1 for i in range(len(n))]))
     return made
 '''
 

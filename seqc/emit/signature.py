@@ -182,6 +182,8 @@ class System:
     each source adds to each result, as `einsum` says it, "" where it does not: the kernel [places, dims of the result] and
     the source [..., dims] (steps, reads), or with the batch `b` and time `t`. calls, work: of a step, operators that see
     a state, and elements that they handle for each element of the states. wanted: whether the spec asks for this form.
+    beside: for each state the axes that all share and those that steps mix, where states are laid side by side as one; then
+    moved, read, steps, reads and left tell of that one, with the shared axes first.
     """
 
     lag: int
@@ -195,6 +197,7 @@ class System:
     calls: int
     work: float
     wanted: bool = False
+    beside: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True)

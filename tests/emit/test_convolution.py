@@ -35,6 +35,16 @@ x = A @ x[t-1] + Bm @ u + b * v[t-1]
 output y = Cm @ x[t-1] + 2 * u
 output z = v
 """
+SIDES = """spec sides
+dim H, N, K
+input u[H]
+param A[N, N], F[K, N], P[N, K], G[H, K], b[H, N], c[H]
+state x[H, N] = 0, z[K, H] = 0, m[H] = 0
+x = A @ x[t-1] + P @ z[t-1] + b * u
+z = F @ x[t-1] + c * z[t-1]
+m = c * m[t-1] + sum[K](G * z)
+output y = sum[N](b * x) + m
+"""
 
 
 def drawn(f: Any, sizes: dict[str, int], batch: int, steps: int) -> dict[str, torch.Tensor]:
@@ -149,6 +159,36 @@ def test_blocks_of_steps(steps: int) -> None:
         x = x @ given["A"].T + given["u"][:, t] @ given["Bm"].T + before[:, None] * given["b"]
     f = seqc.compile(DENSE.replace("v[t-1]", "v[t-3]").replace("output z = v\n", ""), "torch")
     compare(f.convolution(**given)[:2], (torch.stack(rows, 1), x), given)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 40])
+def test_states_side_by_side(steps: int) -> None:
+    """States that share one dim, at different places, and have places of other dims, or none, against a plain loop."""
+    torch.manual_seed(steps)
+    shapes = {"u": (2, steps, 2), "A": (3, 3), "F": (4, 3), "P": (3, 4), "G": (2, 4), "b": (2, 3), "c": (2,)}
+    shapes |= {"x_0": (2, 2, 3), "z_0": (2, 4, 2), "m_0": (2, 2)}
+    given = {name: (torch.randn(shape, dtype=torch.float64) / 3).requires_grad_() for name, shape in shapes.items()}
+    A, F, P, G, b, c = (given[name] for name in "AFPGbc")
+    x, z, m, rows = given["x_0"], given["z_0"], given["m_0"], []
+    for t in range(steps):
+        new = x @ A.T + z.mT @ P.T + b * given["u"][:, t, :, None]
+        x, z = new, F @ x.mT + c * z
+        m = c * m + (G.T * z).sum(1)
+        rows.append((b * x).sum(2) + m)
+    compare(seqc.compile(SIDES, "torch").convolution(**given), (torch.stack(rows, 1), x, z, m), given)
+
+
+@pytest.mark.parametrize("steps", [129, 150, 257])
+def test_lengths_of_transforms(steps: int) -> None:
+    """Transforms of 3, 5 and 9 times a power of two, and sequences that are more than a cache holds at once."""
+    f = seqc.compile(MODES, "torch")
+    torch.manual_seed(0)
+    given = {"u": torch.randn(1100, steps), "A_re": -torch.rand(3), "dt": torch.tensor(0.1)}
+    given |= {name: torch.randn(3) for name in ("A_im", "C_re", "C_im")}
+    given = {name: x.double().requires_grad_() for name, x in given.items()}
+    length = f.module._length(2 * steps - 1)
+    assert 2 * steps - 1 <= length < (1 << (2 * steps - 1).bit_length())
+    compare(f.convolution(**given), f(**given), given)
 
 
 def test_recognised_and_refused() -> None:
