@@ -143,6 +143,7 @@ def _convolved(inputs, starts, **params):
         return empty
     carry = starts[0].dtype
     inputs = [u.to(carry).flip(1) if {flipped} else u.to(carry) for u in inputs]
+    inputs = [u.movedim(1, -1).contiguous().movedim(-1, 1) for u in inputs]  # as FFTs and sums over time read
     sizes, shapes = [u.shape[2:] for u in inputs], [x.shape[1:] for x in starts]
 
     def run(steps, rows, states):  # answers to rows [P, dims] of inputs at the first step, or to states [P, dims]
