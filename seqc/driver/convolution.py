@@ -23,7 +23,7 @@ from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, leaves
 from seqc.ir.program import Program
 
-LETTERS = "acdefghijklmnopqrsuvwxyzACDEFGHIJKLMNOPQRSUVWXYZ"  # all but those of the batch and of time
+LETTERS = "acdefghijklmnopqrsuvwxyzACDEFHIJKLMNOPQRSUVWXYZ"  # all but those of the batch and of time
 
 SIDE = "|"  # the dim of states side by side
 
@@ -81,6 +81,7 @@ def system(program: Program) -> System | None:
         table(kept, states, stepping, passing), table(outputs, states, whole, passing),
         table(outputs, inputs, whole, ("t", "bt", "bt")), table(kept, inputs, whole, ("t", "bt", "b")),
         max(one.calls, 1), round(one.size(sizes) / max(count, 1), 2), program.wishes.convolution, beside,
+        tuple(tuple(tuple(_back(j, k, y, stepping, whole) for k in kept) for j in kept) for y in outputs),
     )  # fmt: skip
 
 
@@ -110,6 +111,24 @@ def _sum(source: tuple[str, ...], result: tuple[str, ...], free: Sequence[str], 
     made = "".join(own[d] if d in own and d in free else next(rest) for d in result)
     left = "".join(own[d] for d in source if d not in free)
     return f"{left}{ahead[0]}{made},{ahead[1]}{''.join(own.values())}->{ahead[2]}{made}"
+
+
+def _back(
+    before: tuple[str, ...], state: tuple[str, ...], output: tuple[str, ...], stepping: Sequence[str], whole: Sequence[str]
+) -> str:
+    """How a map of a step [places of one state, dims of another], and what an output reads of the other [places, blocks `G`,
+    dims of the output], make what it reads of the one a step before; "" where it reads nothing this way.
+    """
+    if any(d in stepping and d not in state for d in before) or any(d in whole and d not in output for d in state):
+        return ""
+    letters = iter(LETTERS)
+    made = {d: next(letters) for d in output}
+    own = {d: made[d] if d in whole else next(letters) for d in state}
+    one = {d: own[d] if d in stepping else next(letters) for d in before}
+    result = "".join(made.values())
+    step = "".join(one[d] for d in before if d not in stepping) + "".join(own.values())
+    read = "".join(own[d] for d in state if d not in whole)
+    return f"{step},{read}G{result}->{''.join(one[d] for d in before if d not in whole)}G{result}"
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,8 @@ def text(sig: Signature) -> str:
         _table("_HEARD", "output: what each input adds to it", list(map(_words, system.heard))),
         _table("_LEFT", "last state: what each input adds to it", list(map(_words, system.left))),
     ]  # fmt: skip
+    back = [group(list(map(_words, rows))) for rows in system.back]
+    tables.append(_table("_BACK", "output: for each state, what it reads of each state a step later", back))
     body = _CONVOLVED
     if system.beside:
         body += _SIDES
@@ -163,12 +165,12 @@ def _convolved(inputs, starts, **params):
     units, struck = _impulses(sizes, _STRUCK[0], starts[0])
     first, batch = min({lag} + 1, steps), len(inputs[0])
     answers = [run(count + 1, units, None) for count in range(first)]
-    rounds, few, many = max(1, (steps - 1).bit_length()), sum(struck) + given * batch, sum(read) + batch
+    rounds, few = max(1, (steps - 1).bit_length()), sum(struck) + given * batch
+    many = batch + sum([x.numel() for row in readers for x in row]) // max(1, sum([n.numel() for n in shapes]))
     inner = min(rounds, (rounds + (many // few).bit_length()) // 2)  # steps 0, 1, .. 2^inner - 1 of the blocks
     squares = _squares(steppers, shapes, rounds)
     outer, shaped = squares[inner:], [o.shape[2:] for o in empty[:{outputs}]]
-    heads = [x[:, : -(-steps >> inner)] for x in _powers(outer, places)]
-    readers = _maps(_mapped(readers, _READ, heads, shaped), read, shapes, _STRUCK[2])
+    readers = _read_back(outer, readers, shaped, -(-steps >> inner))
     after = _powers(squares[:inner], answers[-1][1])
     told = [y[:, : steps - first] for y in _told(readers, after, shaped)]
     outputs = _heard([torch.cat([o, y], 1) for o, y in zip(answers[-1][0], told, strict=True)], struck, inputs, sizes)
@@ -277,6 +279,22 @@ def _told(readers, states, shapes):
         terms = [_sum(how, one, x) for how, one, x in zip(hows, rows, states, strict=True) if how]
         whole = sum(terms[1:], terms[0]) if terms else states[0].new_zeros(len(states[0]), 1, 1, *shape)
         made.append(whole.flatten(1, 2))
+    return made
+
+
+def _read_back(squares, readers, shapes, count):
+    """Readers [places, blocks, dims of the output] of states, and of these 1, 2, .. times the steps of the first map later."""
+    made = []
+    for row, words, shape in zip(readers, _BACK, shapes, strict=True):
+        axis = -1 - len(shape)
+        rows = [x.unsqueeze(axis) for x in row]
+        for maps in squares:
+            later = []
+            for j, (x, hows) in enumerate(zip(rows, words, strict=True)):
+                terms = [torch.einsum(how, maps[k][j], rows[k]) for k, how in enumerate(hows) if how]
+                later.append(torch.cat([x, sum(terms[1:], terms[0]) if terms else torch.zeros_like(x)], axis))
+            rows = later
+        made.append([x.narrow(axis, 0, count) for x in rows])
     return made
 
 

@@ -183,7 +183,8 @@ class System:
     the source [..., dims] (steps, reads), or with the batch `b` and time `t`. calls, work: of a step, operators that see
     a state, and elements that they handle for each element of the states. wanted: whether the spec asks for this form.
     beside: for each state the axes that all share and those that steps mix, where states are laid side by side as one; then
-    moved, read, steps, reads and left tell of that one, with the shared axes first.
+    moved, read, steps, reads and left tell of that one, with the shared axes first. back: for each output and each state j,
+    how what the output reads of each state k makes what it reads of j a step before, as `einsum` says it.
     """
 
     lag: int
@@ -198,6 +199,7 @@ class System:
     work: float
     wanted: bool = False
     beside: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
+    back: tuple[tuple[tuple[str, ...], ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,35 @@ def test_states_side_by_side(steps: int) -> None:
     compare(seqc.compile(SIDES, "torch").convolution(**given), (torch.stack(rows, 1), x, z, m), given)
 
 
+@pytest.mark.parametrize("steps", [1, 6, 40])
+def test_what_outputs_read_of_earlier_states(steps: int) -> None:
+    """States of different dims, one of which reaches outputs through another alone, against a plain loop."""
+    text = """spec through
+dim H, N, D
+input u[H]
+param a[H, N], g[H, N], b[H, N], c[H], r[H], C[D, H]
+state x[H, N] = 0, w[H] = 0, k[H] = 0
+x = a * x[t-1] + g * w[t-1]
+w = c * w[t-1] + u
+k = r * k[t-1] + sum[N](b * x)
+output y = C @ k
+output z = x
+output q = w[t-1]
+"""
+    torch.manual_seed(steps)
+    shapes = {"u": (2, steps, 2), "a": (2, 3), "g": (2, 3), "b": (2, 3), "c": (2,), "r": (2,), "C": (4, 2)}
+    shapes |= {"x_0": (2, 2, 3), "w_0": (2, 2), "k_0": (2, 2)}
+    given = {name: (torch.randn(shape, dtype=torch.float64) / 2).requires_grad_() for name, shape in shapes.items()}
+    a, g, b, c, r, C = (given[name] for name in "agbcrC")
+    x, w, k, rows = given["x_0"], given["w_0"], given["k_0"], []
+    for t in range(steps):
+        x, before, w = a * x + g * w[:, :, None], w, c * w + given["u"][:, t]
+        k = r * k + (b * x).sum(2)
+        rows.append((k @ C.T, x, before))
+    want = [torch.stack(y, 1) for y in zip(*rows, strict=True)]
+    compare(seqc.compile(text, "torch").convolution(**given), (*want, x, w, k), given)
+
+
 @pytest.mark.parametrize("steps", [129, 150, 257])
 def test_lengths_of_transforms(steps: int) -> None:
     """Transforms of 3, 5 and 9 times a power of two, and sequences that are more than a cache holds at once."""
