@@ -25,7 +25,7 @@ pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
 PARTS = 2  # processes: each takes seconds to begin
 ODD = {"H": 2, "K": 35, "V": 35, "D": 7, "N": 3}  # K and V in two pieces of a tile
-EVEN = {"H": 1, "K": 16, "V": 16, "D": 16, "N": 16}
+EVEN = {"H": 1, "K": 16, "V": 16, "D": 16, "N": 4}
 LENGTHS = [(1, True), (ROWS - 1, False), (ROWS, True), (ROWS + 1, False), (2 * ROWS + 1, True)]
 RUNS = [(steps, hard, ODD if i % 2 else EVEN) for i, (steps, hard) in enumerate(LENGTHS)]
 EDGES: list[tuple[str, str | None]] = [
