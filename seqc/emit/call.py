@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from seqc.emit.edges import uncounted
+from seqc.emit.names import past_locals
 from seqc.emit.places import cast_lines
 from seqc.emit.signature import Signature
 from seqc.emit.sizes import clock, dims, layouts, main_input, tellers
@@ -188,7 +189,8 @@ def along_text(sig: Signature) -> str:
     table = f"((name, axes) for name, axes in _AXES.items() if name not in {group([repr(x) for x in hidden])})"
     names = {"spec": sig.spec, "name": main, "main": at, "dims": dims, "outputs": len(sig.outputs), "result": sig.class_name}
     names |= {"seed": "seed, " if sig.keys else "", "said": "seed=seed, " if sig.keys else ""}
-    return _ALONG.format(**names, table=table.replace("'", '"') if hidden else "_AXES.items()").strip()
+    names["table"] = table.replace("'", '"') if hidden else "_AXES.items()"
+    return past_locals(sig.spec, lambda itself: _ALONG.format(**names, itself=itself).strip())
 
 
 def step_text(sig: Signature) -> str:
@@ -368,7 +370,7 @@ def _along(axis, cu_seqlens, reverse, {seed}*tensors):
             x = x.movedim(axis, count - 1) if ahead is lead else x
             x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
         given[name] = x
-    results = {spec}(**given, {said}cu_seqlens=cu_seqlens, reverse=reverse)
+    results = {itself}(**given, {said}cu_seqlens=cu_seqlens, reverse=reverse)
     outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:{outputs}]]
     states = results[{outputs}:]
     if cu_seqlens is None:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from seqc.emit.call import caller
+from seqc.emit.names import past_locals
 from seqc.emit.signature import Signature
 from seqc.emit.sizes import clock
 from seqc.emit.text import docstring, group, lay
@@ -77,7 +78,8 @@ def text(sig: Signature) -> str:
         body += _SIDES
         rows = [_axes(x) for x in system.beside]
         tables.insert(0, _table("_BESIDE", "each state: axes that all states share, and axes that lie side by side", rows))
-    texts = ["\n".join(lines), body.format(**made).strip(), "\n\n".join(tables), _PAYS.format(**made).strip()]
+    convolved = past_locals(sig.spec, lambda itself: body.format(**made, itself=itself).strip())
+    texts = ["\n".join(lines), convolved, "\n\n".join(tables), _PAYS.format(**made).strip()]
     return "\n\n\n".join(texts)
 
 
@@ -138,7 +140,7 @@ _CONVOLVED = '''
 def _convolved(inputs, starts, **params):
     """The convolution. inputs: [B, T, dims]; starts: initial states, or None."""
     named = dict(zip({starts}, starts, strict=True))
-    empty = {spec}(**{{x: u[:, :0] for x, u in zip({inputs}, inputs, strict=True)}}, **params, **named)
+    empty = {itself}(**{{x: u[:, :0] for x, u in zip({inputs}, inputs, strict=True)}}, **params, **named)
     given, dtype = {begun} or any([x is not None for x in starts]), inputs[{main}].dtype
     starts, steps = {stacked}(empty[{outputs}:]), inputs[{main}].shape[1]
     if steps == 0 or inputs[{main}].shape[0] == 0:
@@ -155,7 +157,7 @@ def _convolved(inputs, starts, **params):
         still = [x.new_zeros(count, steps - 1, *x.shape[1:]) for x in rows]
         pair = [(x[:, None], s) for x, s in zip(rows, still, strict=True)]
         taken = [torch.cat((s, x) if {flipped} else (x, s), 1) for x, s in pair]
-        result = {spec}(**dict(zip({inputs}, taken)), **params, **dict(zip({starts}, {given})))
+        result = {itself}(**dict(zip({inputs}, taken)), **params, **dict(zip({starts}, {given})))
         return [o.flip(1) if {flipped} else o for o in result[:{outputs}]], {stacked}(result[{outputs}:])
 
     units, moved = _impulses(shapes, _STRUCK[1], starts[0])

@@ -4,9 +4,10 @@ word of Python, C++, torch or Triton and no name that an emitted file uses itsel
 
 from __future__ import annotations
 
+import ast
 import builtins
 import keyword
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from seqc.ir.arguments import Argument
 from seqc.ir.dims import unprimed
@@ -85,3 +86,15 @@ def module_name(program: Program) -> str:
     """The name of a program's Module, which no dim, argument or state of it has."""
     taken = {safe_name(name) for part in (program.dims, program.inputs, program.params, program.states) for name in part}
     return class_name(program.name, taken)
+
+
+def past_locals(spec: str, written: Callable[[str], str]) -> str:
+    """The text of functions that call a spec's own, by another name where a local of theirs has it. written: the text, from
+    the name that it calls."""
+    text = written(spec)
+    nodes = list(ast.walk(ast.parse(text)))
+    stored = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    if spec not in stored | {n.arg for n in nodes if isinstance(n, ast.arg)}:
+        return text
+    other = f"{next(n.name for n in nodes if isinstance(n, ast.FunctionDef))}_calls"
+    return f"{other} = {spec}\n\n\n{written(other)}"

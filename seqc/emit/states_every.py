@@ -7,6 +7,7 @@ last piece left. That holds for every recurrence with a step, on every backend, 
 from __future__ import annotations
 
 from seqc.emit.call import caller
+from seqc.emit.names import past_locals
 from seqc.emit.signature import Signature
 from seqc.emit.sizes import clock, layouts
 from seqc.emit.text import docstring, group, lay
@@ -41,10 +42,14 @@ def pieces_text(sig: Signature) -> str:
         "dims": len(axes[main]) - 2, "outputs": len(sig.outputs), "backwards": sig.backwards,
         "initial": group([f'"{x}"' for x in sig.initial]),
         "seed": "seed, " if sig.keys else "",
-        "call": lay(f"result = {sig.spec}(", ["**own", *keys, "cu_seqlens=cuts", "reverse=reverse", "axis=axis"], ")", 8),
         "taken": "        seed = None  # a run that goes on draws on\n" if sig.keys else "",
     }
-    return _PIECES.format(**names).strip()
+    given = ["**own", *keys, "cu_seqlens=cuts", "reverse=reverse", "axis=axis"]
+
+    def written(itself: str) -> str:
+        return _PIECES.format(**names, call=lay(f"result = {itself}(", given, ")", 8)).strip()
+
+    return past_locals(sig.spec, written)
 
 
 _REFUSED = '''
