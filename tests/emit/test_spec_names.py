@@ -17,7 +17,10 @@ output o = h
 """
 
 
-@pytest.mark.parametrize("name", ["steps", "units", "answers", "first", "results", "states", "count", "own", "every", "given", "x"])
+NAMES = ("steps", "units", "answers", "first", "results", "states", "count", "own", "every", "given", "x")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_way_to_call_finds_the_function(name: str) -> None:
     f = seqc.compile(TEXT.replace("NAME", name), "torch")
     made = torch.Generator().manual_seed(0)
