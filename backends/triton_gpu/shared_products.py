@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from seqc.ir.block import COL, ROW
 from seqc.ir.dims import is_rank, is_time
 from seqc.ir.graph import Node, const, depends, leaves, node, rebuild, topological, total
-from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.elementwise import finite, where
 
 Names = tuple[tuple[str, str], ...]
 Done = dict[Node, Node]
@@ -47,7 +47,7 @@ def joined(outputs: Mapping[str, Node]) -> tuple[dict[str, Node], Done]:
     clean: dict[tuple[Node, Node, Names, tuple[str, ...]], Node] = {}
     for n in order:
         for a, x, names in _renamed_factors(n):
-            if x.op == "where" and x.args[0] is _finite(x.args[1]) and x.args[2] is const(0.0):
+            if x.op == "where" and x.args[0] is finite(x.args[1]) and x.args[2] is const(0.0):
                 clean[a, x.args[1], names, n.names("over")] = n
     done: Done = {}
     for n in topological([*clean.values(), *outputs.values()]):
@@ -55,7 +55,7 @@ def joined(outputs: Mapping[str, Node]) -> tuple[dict[str, Node], Done]:
         for a, x, names in _renamed_factors(n):
             product = clean.get((a, x, names, n.names("over")))
             if product is not None and n not in outputs.values() and _is_added_up(n, users):
-                done[n] = where(_finite(done[x]), done[product], const(math.nan))
+                done[n] = where(finite(done[x]), done[product], const(math.nan))
     return {key: done[n] for key, n in outputs.items()}, done
 
 
@@ -140,7 +140,3 @@ def _is_added_up(n: Node, users: Mapping[Node, list[Node]]) -> bool:
     """Whether nothing but sums over all rows takes the value."""
     rows = {d for d in n.dims if d == ROW or is_rank(d)}
     return all(u.op == "mul" and all(s.op == "sum" and rows <= {*s.names("over")} for s in users[u]) for u in users[n])
-
-
-def _finite(x: Node) -> Node:
-    return node("lt", node("abs", x), const(math.inf))

@@ -23,7 +23,7 @@ from seqc.analysis.affine import product
 from seqc.ir.block import VALID
 from seqc.ir.graph import BATCH, COL, ROW, Node, const, node, total
 from seqc.ir.levels import level_mask, levels, same_segment
-from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.elementwise import finite, where
 from seqc.ir.ops.structure import cumsum, expanded
 from seqc.passes.blocks.decay import FACTORED_SPAN, Decay, causal, columns
 from seqc.passes.blocks.selecting import (
@@ -33,7 +33,6 @@ from seqc.passes.blocks.selecting import (
     both,
     causal_sum,
     cleaned,
-    finite,
     instead,
     kept,
     poisoned,

@@ -25,7 +25,7 @@ from seqc.ir.formula import spell
 from seqc.ir.graph import ROW, Node, const, index, node
 from seqc.ir.intervals import Interval
 from seqc.ir.keys import next_key
-from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.elementwise import finite, where
 from seqc.ir.ops.structure import affine_scan, expanded, max_scan, shift, take
 from seqc.ir.program import Program
 from seqc.passes.blocks.boundary import Boundary, Parts, boundary, replaced
@@ -34,7 +34,7 @@ from seqc.passes.blocks.coupled import System
 from seqc.passes.blocks.decay import first
 from seqc.passes.blocks.feedback import Feedback, Lifting, feedback, is_zero
 from seqc.passes.blocks.lift import Lifted, NotBlock, nothing
-from seqc.passes.blocks.selecting import NAN, both, finite, selected
+from seqc.passes.blocks.selecting import NAN, both, selected
 from seqc.passes.blocks.solving import NotChunkwise, Source
 from seqc.passes.blocks.transition import transition
 from seqc.passes.blocks.turning import Frame, Turning, turned_scan

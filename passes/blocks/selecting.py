@@ -17,16 +17,11 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 
 from seqc.ir.graph import BATCH, COL, ROW, Node, const, index, leaves, node, rebuild, renamed, size, topological, total
-from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.elementwise import finite, where
 from seqc.ir.ops.structure import expanded
 
 NAN = const(math.nan)
 LEFT = size(ROW) - index(ROW)  # rows from this one to the end of the block
-
-
-def finite(x: Node) -> Node:
-    """Whether x is a number, and no infinity."""
-    return node("lt", node("abs", x), const(math.inf))
 
 
 def instead(value: Node, x: Node) -> Node:

@@ -18,10 +18,10 @@ from functools import reduce
 
 from seqc.analysis.affine import Product, product
 from seqc.ir.graph import COL, ROW, Node, const, index, node
-from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.elementwise import finite, where
 from seqc.ir.ops.structure import expanded, tri_inv
 from seqc.passes.blocks.decay import columns
-from seqc.passes.blocks.selecting import added_up, both, cleaned, finite, kept, primed, renamed_rank
+from seqc.passes.blocks.selecting import added_up, both, cleaned, kept, primed, renamed_rank
 
 ZERO, ONE = const(0.0), const(1.0)
 HERE = node("eq", index(ROW), index(COL))

@@ -27,6 +27,11 @@ def where(c: Node, a: Node | float, b: Node | float) -> Node:
     return node("where", c, *lifted)
 
 
+def finite(x: Node) -> Node:
+    """Whether x is a number, and no infinity."""
+    return node("lt", node("abs", x), const(math.inf))
+
+
 def _exp(x: float) -> float:
     return math.exp(x) if x < 709.0 else math.inf
 
