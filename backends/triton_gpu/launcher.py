@@ -145,8 +145,9 @@ class Launcher(GradientSums):
         if before:
             lines += self.launches(what, [[one] for one in before], there)
             there = [*there, *(a.name for one in before for a in one.arrays)]
-            changed = self.resized(before, self.resized(ways[0][0], {}))
-            lines += [line for d, found in self.resized(ways[0][0], {}).items() if d in changed for line in found]
+            sizes = self.resized(ways[0][0], {})
+            changed = self.resized(before, sizes)
+            lines += [line for d, found in sizes.items() if d in changed for line in found]
         own = self.work(what, there)
         if len(ways) == 1:
             return lines + own

@@ -247,5 +247,3 @@ def _one_sign(r: Rank, facts: Facts) -> bool:
             rest.remove(f)
             rest.remove(f)
     return all(i.lo >= 0 or i.hi <= 0 for i in map(facts.of, rest))
-
-

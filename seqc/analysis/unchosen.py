@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from seqc.ir.graph import BATCH, Node, leaves, node, renamed, topological
+from seqc.ir.once import found_once
 from seqc.ir.ops import TABLE, holds
 from seqc.ir.ops.elementwise import where
 from seqc.ir.program import Program
@@ -22,6 +23,7 @@ _Value = TypeVar("_Value")
 _Key = tuple[Node, Node | None]
 
 
+@found_once
 def without_unchosen(program: Program) -> Program:
     """The program with guarded branches; itself where no branch may be infinite."""
     made = _Branches(program.graph.values())

@@ -16,6 +16,7 @@ from seqc.ir.arguments import argument_table
 from seqc.ir.block import Block
 from seqc.ir.graph import leaves
 from seqc.ir.inside import INSIDE, exposed
+from seqc.ir.once import found_once
 from seqc.ir.program import Program
 
 Reads = tuple[tuple[int, int], ...]
@@ -23,7 +24,7 @@ Reads = tuple[tuple[int, int], ...]
 
 def without_plain(program: Program) -> bool:
     """Whether a program lacks a plain form, for it has no single steps: two runs, or reads of other steps on two axes."""
-    return bool(program.no_step) and (program.half or program.direction == "both" or program.plane is not None)
+    return bool(program.no_step) and _not_one_run(program)
 
 
 def plain_reads(program: Program) -> Reads:
@@ -50,11 +51,15 @@ def plain_step(block: Block) -> str:
 
 def _own(program: Program) -> bool:
     """Whether the plain form has a step of its own."""
-    if program.half or program.direction == "both" or program.plane is not None:
-        return False
-    return bool(program.no_step) or without_unchosen(program) is not program
+    return not _not_one_run(program) and (bool(program.no_step) or without_unchosen(program) is not program)
 
 
+def _not_one_run(program: Program) -> bool:
+    """Whether a program is more than one run over one axis, or half of two."""
+    return program.half or program.direction == "both" or program.plane is not None
+
+
+@found_once
 def _alone(program: Program) -> tuple[Program, dict[str, tuple[str, int]]]:
     """The program with each read at another step as an input of its own; each such input -> (input, steps back)."""
     alone, shifts = without_lags(exposed(program))

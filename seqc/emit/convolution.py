@@ -57,7 +57,6 @@ def text(sig: Signature) -> str:
         "begun": any(s.init not in ("0", "0.0", "-0.0") for s in sig.states),
         "native": bool(sig.cpu),
         "least": max(64, 4 * system.lag),
-        "cached": "1 << 18",
         "stacked": "_stacked" if system.beside else "list",
         "given": f"_unstacked(states, empty[{len(sig.outputs)}:])" if system.beside else "states",
         "ends": f"_unstacked(ends, empty[{len(sig.outputs)}:])" if system.beside else "ends",
@@ -323,7 +322,7 @@ def _heard(kernels, counts, inputs, sizes):
     batch, steps = inputs[0].shape[:2]
     length = _length(2 * steps - 1)
     wide = length * max([n.numel() for n in sizes])
-    held = max(1, ({cached}) // wide) if inputs[0].device.type == "cpu" else batch
+    held = max(1, (1 << 18) // wide) if inputs[0].device.type == "cpu" else batch
     parts = [_spectrum(kernel, length).split(counts) for kernel in kernels]
     made = [[] for _ in kernels]
     for rows in zip(*[u.split(held) for u in inputs], strict=True):

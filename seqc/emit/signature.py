@@ -118,6 +118,7 @@ class Output:
     name: str
     dims: tuple[str, ...]
 
+
 @dataclass(frozen=True)
 class Saved:
     """A tensor that forward keeps for backward. shape: Python expressions over B, T and dims: "(T + 63) // 64".
