@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from seqc.analysis.pieces import lags_of
 from seqc.backends.native_cpu.lanes import LAGS, Lanes
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.values import literal, spelled
@@ -42,7 +43,8 @@ class _Body:
     def _input(self, n: Node) -> str:
         name, back = n.text("name"), n.number("offset")
         if name not in self.lanes.arrays:
-            name, back = self.lanes.cut.shifts[name]
+            name, found = self.lanes.cut.shifts[name]
+            back = lags_of(found)[0]
         return f"in_{ident(name)}[{back}]"
 
     def number(self, n: Node) -> str:

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from seqc.diagnostics import Span
 from seqc.ir.dims import is_primed, unprimed
-from seqc.ir.graph import BATCH, RESERVED, Node, leaf, leaves, rebuild, topological
+from seqc.ir.graph import BATCH, RESERVED, Node, leaves, rebuild, topological
 from seqc.ir.keys import next_key
 from seqc.ir.program import Program, TensorDecl
+from seqc.ir.windows import mirrored as reflected
 
 
 def times(values: Iterable[Node]) -> Node:
@@ -68,7 +69,7 @@ def replaced(
         if n in table:
             done[n] = table[n]
         elif mirrored and n.op == "leaf" and n.text("kind") == "input":
-            done[n] = leaf("input", n.text("name"), n.names("shape"), -n.number("offset"), n.text("type"))
+            done[n] = reflected(n)
         else:
             done[n] = rebuild(n, tuple(done[a] for a in n.args))
     return {name: done[n] for name, n in outputs.items()}, done

@@ -10,6 +10,7 @@ needs no such cut, for it computes what does not vary before its loop anyhow.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from seqc.analysis.ranges import interval_of
@@ -29,7 +30,12 @@ def once(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
     fixed = {n for n in order if n in dense and n not in varying}
     if not fixed:
         return None
-    found = _frontier(program, [n for n in order if n in varying], fixed)
+    return made_once(stage, taken, _frontier(program, [n for n in order if n in varying], fixed))
+
+
+def made_once(stage: Stage, taken: frozenset[str], found: Iterable[Node]) -> Plan:
+    """Some values of parameters alone as params of the recurrence, which a stage before it makes."""
+    program = stage.program
     ranges = interval_of(program)
     own = {*names_of(program), *taken}
     decls: dict[str, TensorDecl] = {}

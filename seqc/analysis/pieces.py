@@ -11,9 +11,10 @@ recurrence stays stable. When: every update is linear in the states, with coeffi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import TypeAlias
 
 from seqc.analysis.affine import nonlinear
 from seqc.analysis.semirings import linear_part, semiring_of
@@ -24,9 +25,11 @@ from seqc.ir.graph import BATCH, Node, const, depends, leaves, rebuild, renamed,
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import expanded, shift, take
 from seqc.ir.program import Program, TensorDecl, Wishes
+from seqc.ir.windows import lags, window_of
 
 LETTERS = "acdefghijklmnopqrstuvwxyz"  # all but that of the batch
 MOST = 64  # links: states of a companion matrix of order 8
+Read: TypeAlias = "tuple[str, int | range]"  # an input, and how many steps back it is read: one number, or those of a window
 CLOCK = TensorDecl("piece.steps", "input", ())  # of a span that reads no input: it tells the number of steps
 
 
@@ -79,7 +82,7 @@ class Pieces:
     ends: Program
     spans: Program
     links: Mapping[tuple[str, str], Link]
-    shifts: Mapping[str, tuple[str, int]]
+    shifts: Mapping[str, Read]
     fixed: bool
     selects: bool
     algebra: str
@@ -119,20 +122,22 @@ def why_uncut(program: Program) -> str:
     return "" if held is None else f"`{held}` counts steps, or holds what noise is drawn from"
 
 
-def without_lags(program: Program) -> tuple[Program, dict[str, tuple[str, int]]]:
-    """The program with every input that is read at another step as an input of its own."""
-    read = [n for n in leaves(program.graph.values(), "input") if n.number("offset")]
-    inputs, shifts, table = dict(program.inputs), {}, {}
+def without_lags(program: Program) -> tuple[Program, dict[str, Read]]:
+    """The program with every input that is read at another step as an input of its own, which a window has with its dim."""
+    read = [n for n in leaves(program.graph.values(), "input") if any(lags(n))]
+    inputs, table, shifts = dict(program.inputs), dict[Node, Node](), dict[str, Read]()
     decls = (program.inputs, program.params, program.states, program.output_decls)
     taken = {name.replace(".", "_") for each in decls for name in each}  # in emitted text
     for n in read:
         source, back = n.text("name"), n.number("offset")
         mark = f"{'before' if back > 0 else 'after'}{abs(back)}"
+        if window_of(n):
+            mark = f"{mark}.{window_of(n)}{lags(n).step}".replace("-", "_")
         while f"{source}.{mark}".replace(".", "_") in taken:
             mark = f"own_{mark}"
         name = f"{source}.{mark}"
-        inputs[name] = replace(program.inputs[source], name=name)
-        shifts[name] = (source, back)
+        inputs[name] = replace(program.inputs[source], name=name, dims=n.names("shape")[1:])
+        shifts[name] = (source, lags(n) if window_of(n) else back)
         table[n] = inputs[name].leaf()
     updates = substitute(program.updates, table)
     outputs = substitute(program.outputs, table)
@@ -141,10 +146,15 @@ def without_lags(program: Program) -> tuple[Program, dict[str, tuple[str, int]]]
     return replace(program, inputs=inputs, updates=updates, outputs=outputs, spans=spans, definitions=names), shifts
 
 
+def lags_of(back: int | range) -> Sequence[int]:
+    """The lags of a read."""
+    return [back] if isinstance(back, int) else back
+
+
 class _Spans:
     """Makes the spans of a program without lags."""
 
-    def __init__(self, program: Program, shifts: Mapping[str, tuple[str, int]], algebra: str) -> None:
+    def __init__(self, program: Program, shifts: Mapping[str, Read], algebra: str) -> None:
         self.program, self.shifts, self.algebra = program, shifts, algebra
         self.zero = const(0.0 if algebra == "sum" else -math.inf)
         self.starts = {name: d.leaf() for name, d in program.states.items()}

@@ -22,6 +22,7 @@ from seqc.ir.once import found_once
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.elementwise import positive
 from seqc.ir.program import Program
+from seqc.ir.windows import window_of
 
 ZERO = Interval(0.0, 0.0)
 STEPS = (1.0, 10.0, 1e3, 1e6)  # bounds tried, in this order, for a state whose range keeps growing
@@ -117,7 +118,7 @@ def _leaf(program: Program, n: Node, states: Mapping[str, Interval], facts: Fact
     if decl.unit:
         facts.units[n] = (tuple(sorted(decl.unit)), Interval(1.0, 1.0))
         found = found.meet(Interval(-1.0, 1.0))
-    if n.number("offset") or (kind == "input" and ROW in n.dims):
+    if n.number("offset") or window_of(n) or (kind == "input" and ROW in n.dims):
         found = found.union(ZERO)  # outside the sequence
         if decl.unit:
             facts.units[n] = (tuple(sorted(decl.unit)), Interval(0.0, 1.0))

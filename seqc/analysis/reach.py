@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from seqc.ir.graph import leaves
 from seqc.ir.program import INSIDE, Program
+from seqc.ir.windows import lags
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ def reach(program: Program) -> Reach:
     """What a step reads."""
     ahead, back = dict.fromkeys(program.inputs, 0), dict.fromkeys(program.inputs, 0)
     for n in leaves(program.graph.values(), "input"):
-        name, steps = n.text("name"), n.number("offset")
-        ahead[name], back[name] = max(ahead.get(name, 0), -steps), max(back.get(name, 0), steps)
+        name, found = n.text("name"), lags(n)
+        ahead[name], back[name] = max(ahead.get(name, 0), -min(found)), max(back.get(name, 0), *found)
     return Reach(ahead, back)
 
 

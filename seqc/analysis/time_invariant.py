@@ -14,6 +14,7 @@ from seqc.ir.graph import Node, const, leaf, leaves, substitute
 from seqc.ir.keys import next_key, result_of
 from seqc.ir.ops.structure import expanded
 from seqc.ir.program import Program
+from seqc.ir.windows import lags
 
 
 def not_invariant(program: Program) -> str:
@@ -24,7 +25,7 @@ def not_invariant(program: Program) -> str:
         return "it has no state"
     graph = program.graph
     moving = [*leaves(graph.values(), "input"), *leaves(graph.values(), "state")]
-    if any(n.number("offset") < 0 for n in moving if n.text("kind") == "input"):
+    if any(min(lags(n)) < 0 for n in moving if n.text("kind") == "input"):
         return "it reads inputs ahead"
     if any(not program.declared(n).gradient for n in moving):
         return "it reads an index, or draws noise"

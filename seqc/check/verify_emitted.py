@@ -24,6 +24,7 @@ from seqc.driver.load_emitted import load_emitted
 from seqc.ir.arguments import argument_table
 from seqc.ir.graph import leaves, topological
 from seqc.ir.program import Program
+from seqc.ir.windows import lags
 from seqc.semantics.packed_arrays import part
 
 INTERPRETER = "interpreter"  # where to run: Triton's own, on the CPU
@@ -270,7 +271,7 @@ def causality(case: Case) -> Iterator[Finding]:
     arrays, _ = case.sample()
     arrays = {k: rounded(x, case.dtype) for k, x in arrays.items()}
     other, _ = sample(case.program, case.sizes, case.steps, hard=True, seed=case.steps + 1)
-    ahead = max((-n.number("offset") for n in leaves(case.program.graph.values(), "input")), default=0)
+    ahead = max((-min(lags(n)) for n in leaves(case.program.graph.values(), "input")), default=0)
     before = case.call(arrays)
     failed = 0
     for t in sorted({1, case.steps // 2, case.steps - 1}):

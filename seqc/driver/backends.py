@@ -32,6 +32,7 @@ from seqc.passes.plan.products_outside import products, split_parallel
 from seqc.passes.plan.pruned import idle
 from seqc.passes.plan.slower import slower
 from seqc.passes.plan.tables import rows, tables
+from seqc.passes.plan.taps import tap_weights, taps
 from seqc.passes.plan.walks import both, ones, over_diagonals
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _beside_tables(stage: Stage, taken: frozenset[str]) -> Plan | None:
     return replace(plan, stages=tuple(replace(x, name=stage.name) if x.name == "events" else x for x in plan.stages))
 
 
-RUNS: tuple[Rule, ...] = (both, slower)
+RUNS: tuple[Rule, ...] = (both, tap_weights, taps, slower)
 PLACES: tuple[Rule, ...] = (rows, over_diagonals, idle, ones)
 WALKS: tuple[Rule, ...] = (*RUNS, *PLACES)
 OUTSIDE: tuple[Rule, ...] = (

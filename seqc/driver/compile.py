@@ -23,6 +23,7 @@ from seqc.driver.options import DEFAULTS, Options
 from seqc.driver.pipeline import Watch, blamed, check, fix_dims
 from seqc.driver.plain_step import plain_step
 from seqc.driver.signature_of import closed_loop, signature
+from seqc.driver.tap_functions import RUNTIME, tap_functions
 from seqc.emit import Kernels, Signature, emit
 from seqc.emit.beside import beside
 from seqc.emit.text import join
@@ -218,6 +219,10 @@ def _torch(plan: Plan, blocks: dict[str, Block], parts: Iterable[_Part], options
             cut = in_pieces(stage.program, block, printed, str(len(made) or "")) if options.form is None else None
             blocks[stage.name], made[stage.name] = cut or (block, printed(block))
         kernels = compose(plan, Made(made, {}, "torch"))
+        taps = tap_functions(s for one in (plan, *(part.plan for part in parts)) for s in one.every() if s.walk == "taps")
+        if taps:
+            runtime = tuple(dict.fromkeys([RUNTIME.strip(), *kernels.runtime]))
+            kernels = replace(kernels, text=join(kernels.text, taps), runtime=runtime)
         step = plain_step(replace(next(iter(blocks.values())), program=plan.program))
         return replace(kernels, text=join(kernels.text, beside(kernels.text, step, "_plain"))) if step else kernels
 

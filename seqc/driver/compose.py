@@ -33,6 +33,7 @@ from seqc.ir.arguments import Argument, argument_table
 from seqc.ir.graph import leaves
 from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import HANDED, Program, TensorDecl
+from seqc.ir.windows import lags
 
 OWN = '''
 def _own(cu_seqlens, *tensors):
@@ -105,7 +106,7 @@ class _Chain:
         self.kernel = {stage.name: made.kernels[stage.name] for stage in plan.stages if stage.name in made.kernels}
         self.kernel |= {s.name: _around(s, s.inner, made) for s in plan.stages if s.inner}
         self.cores = [stage for stage in plan.stages if stage.name in self.kernel]
-        self.torch = [s for s in plan.stages if s.walk in ("all", "steps") and s.name not in self.kernel]
+        self.torch = [s for s in plan.stages if s.walk in ("all", "taps", "steps") and s.name not in self.kernel]
         self.table = argument_table(plan.program)
         self.arguments = [emitted_name(a) for a in self.table]
         self.stored = made.suffix == "triton"
@@ -124,7 +125,7 @@ class _Chain:
         self.params = {x: self.called[x] for stage in plan.stages if stage.walk == "once" for x in stage.program.output_decls}
         read = {x for stage in plan.stages for x in stage.program.inputs}
         self.given = {s.name: [x for x in s.program.output_decls if x in read] for s in (*self.torch, *self.cores)}
-        self.own = {s.name: [names.fresh(x.name) for x in made.saved[s.name]] for s in self.torch}
+        self.own = {s.name: [names.fresh(x.name) for x in made.saved.get(s.name, ())] for s in self.torch}
         self.own |= {s.name: [names.fresh(x.name) for x in self.kernel[s.name].saved] for s in self.cores}
         self.kept = {x: [*made.saved.get(x, ()), *(self.kernel[x].saved if x in self.kernel else ())] for x in self.own}
         torch = {x: s.program for s in self.torch for x in s.program.outputs} if self.stored else {}
@@ -390,7 +391,7 @@ def _place(part: Program, value: str) -> str:
 
 def _shifts(part: Program) -> bool:
     """Whether a stage reads inputs of other steps."""
-    return any(n.number("offset") for n in leaves(part.graph.values(), "input"))
+    return any(any(lags(n)) for n in leaves(part.graph.values(), "input"))
 
 
 def _total(terms: Mapping[str, Sequence[str]], name: str) -> str:

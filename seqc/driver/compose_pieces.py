@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqc.analysis.pieces import CLOCK, Link, Load, Pieces
+from seqc.analysis.pieces import CLOCK, Link, Load, Pieces, lags_of
 from seqc.driver.inner import behind, extent_of, handed_on, header
 from seqc.driver.piece_algebra import SHARES, Names, added, through
 from seqc.emit import Kernels, safe_name
@@ -94,7 +94,7 @@ class _Cut:
 
     def _lists(self) -> list[str]:
         lines = [
-            f"    _shifted_{x} = _earlier({safe_name(source)}, {back})"
+            f"    _shifted_{x} = _earlier({safe_name(source)}, {lags_of(back)[0]})"
             for x, (source, back) in ((safe_name(n), s) for n, s in self.cut.shifts.items())
         ]
         shifted = {safe_name(x) for x in self.cut.shifts}
@@ -131,7 +131,8 @@ class _Cut:
                 continue
             terms = [f"d_{emitted_name(a)}"]
             if a.kind == "input":
-                terms += [f"_earlier(d_{safe_name(n)}, {-back})" for n, (x, back) in self.cut.shifts.items() if x == a.of]
+                later = {n: -lags_of(back)[0] for n, (x, back) in self.cut.shifts.items() if x == a.of}
+                terms += [f"_earlier(d_{safe_name(n)}, {by})" for n, by in later.items()]
             answers.append(" + ".join(terms) + f" if needs[{place[a.of]}] else None" * (len(terms) > 1))
         return "\n".join([*lines, returned(answers, 4)])
 

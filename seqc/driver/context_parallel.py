@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from seqc.analysis.pieces import CLOCK, Link, Pieces, pieces_of
+from seqc.analysis.pieces import CLOCK, Link, Pieces, lags_of, pieces_of
 from seqc.diagnostics import Unsupported
 from seqc.driver.compile import compile_program
 from seqc.driver.load_emitted import load_emitted
@@ -291,8 +291,9 @@ def _moved(cut: Pieces, named: Mapping[str, Any], place: Place, bounds: Tensor |
     starts = [0, *accumulate(place.sizes)]
     for source in dict.fromkeys(source for source, _ in cut.shifts.values()):
         x = named[safe_name(source)]
-        reads = {name: -back if backwards else back for name, (one, back) in cut.shifts.items() if one == source}
-        long = max(map(abs, reads.values()))
+        found = {name: back for name, (one, back) in cut.shifts.items() if one == source}
+        reads = {name: [-lag if backwards else lag for lag in lags_of(back)] for name, back in found.items()}
+        long = max(abs(by) for lags in reads.values() for by in lags)
         own = [min(long, n) for n in place.sizes]
         filled = x.new_zeros(x.shape[0], long - own[place.rank], *x.shape[2:])
         edges = [torch.cat([x[:, :long], filled], 1), torch.cat([filled, x[:, x.shape[1] - own[place.rank] :]], 1)]
@@ -302,10 +303,15 @@ def _moved(cut: Pieces, named: Mapping[str, Any], place: Place, bounds: Tensor |
         after = torch.cat([*(heads[p][:, : own[p]] for p in range(place.rank + 1, len(own))), zero], 1)[:, :long]
         rows = torch.cat([before, x, after], 1)
         here = torch.arange(x.shape[1], device=x.device) + starts[place.rank]
-        for name, by in reads.items():
-            moved = rows[:, long - by : long - by + x.shape[1]]
-            if bounds is not None:
-                same = torch.searchsorted(bounds, here, right=True) == torch.searchsorted(bounds, here - by, right=True)
-                moved = torch.where(same.view(-1, *[1] * (x.dim() - 2)), moved, 0.0)
-            out[safe_name(name)] = moved.contiguous()
+        for name, lags in reads.items():
+            each = [_within(rows[:, long - by : long - by + x.shape[1]], here, by, bounds) for by in lags]
+            out[safe_name(name)] = torch.stack(each, 2) if isinstance(found[name], range) else each[0].contiguous()
     return out
+
+
+def _within(moved: Tensor, here: Tensor, by: int, bounds: Tensor | None) -> Tensor:
+    """Rows of so many steps before, 0 where these belong to another sequence of a pack."""
+    if bounds is None:
+        return moved
+    same = torch.searchsorted(bounds, here, right=True) == torch.searchsorted(bounds, here - by, right=True)
+    return torch.where(same.view(-1, *[1] * (moved.dim() - 2)), moved, 0.0)

@@ -22,6 +22,7 @@ from seqc.ir.block import free_dims
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, leaves
 from seqc.ir.program import Program
+from seqc.ir.windows import lags
 
 LETTERS = "acdefghijklmnopqrsuvwxyzACDEFHIJKLMNOPQRSUVWXYZ"  # all but those of the batch and of time
 
@@ -61,7 +62,7 @@ def system(program: Program) -> System | None:
         first = states[0][1]
         states = [("", (*(first[i] for i in beside[0][0]), SIDE))]
     kept = [dims for _, dims in states]
-    lag = max([0, *(n.number("offset") for n in leaves(program.graph.values(), "input"))])
+    lag = max([0, *(max(lags(n)) for n in leaves(program.graph.values(), "input"))])
     one = load(program)
 
     def table(

@@ -30,6 +30,7 @@ from seqc.ir.graph import Node, depends, leaves, topological
 from seqc.ir.intervals import ANY
 from seqc.ir.program import INSIDE, Program, TensorDecl
 from seqc.ir.two_axes import lowered
+from seqc.ir.windows import lags
 
 HEADS = 4
 BESIDE = 16  # a mixed dim of a state beside another one, where there are no heads
@@ -69,9 +70,9 @@ def with_history(program: Program) -> str:
         return program.source
     longest: dict[str, int] = {}
     for n in leaves(program.graph.values(), "input"):
-        if n.text("name") == INSIDE or n.number("offset") < 0 or program.inputs[n.text("name")].leaf_type != "real":
+        if n.text("name") == INSIDE or min(lags(n)) < 0 or program.inputs[n.text("name")].leaf_type != "real":
             return program.source
-        longest[n.text("name")] = max(n.number("offset"), longest.get(n.text("name"), 0))
+        longest[n.text("name")] = max(*lags(n), longest.get(n.text("name"), 0))
     lines = [f"history {name} {lag}" for name, lag in longest.items() if lag > 0]
     return "\n".join([program.source.rstrip("\n"), *lines, ""]) if lines else program.source
 

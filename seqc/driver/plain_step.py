@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqc.analysis.pieces import without_lags
+from seqc.analysis.pieces import Read, without_lags
 from seqc.analysis.unchosen import without_unchosen
 from seqc.ir.apart import apart
 from seqc.ir.arguments import argument_table
@@ -19,7 +19,7 @@ from seqc.ir.inside import INSIDE, exposed
 from seqc.ir.once import found_once
 from seqc.ir.program import Program
 
-Reads = tuple[tuple[int, int], ...]
+Reads = tuple[tuple[int, int | range], ...]
 
 
 def without_plain(program: Program) -> bool:
@@ -60,7 +60,7 @@ def _not_one_run(program: Program) -> bool:
 
 
 @found_once
-def _alone(program: Program) -> tuple[Program, dict[str, tuple[str, int]]]:
+def _alone(program: Program) -> tuple[Program, dict[str, Read]]:
     """The program with each read at another step as an input of its own; each such input -> (input, steps back)."""
     alone, shifts = without_lags(exposed(program))
     read = {n.text("name") for n in leaves(alone.graph.values(), "input")}

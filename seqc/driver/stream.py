@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from seqc.analysis.pieces import without_lags
+from seqc.analysis.pieces import lags_of, without_lags
 from seqc.analysis.reach import endless, reach
 from seqc.diagnostics import Unsupported
 from seqc.driver.compile import compile_program
@@ -40,7 +40,7 @@ class Streamed:
 
     compiled: Compiled
     function: Any
-    reads: Mapping[str, tuple[str, int]]
+    reads: Mapping[str, tuple[str, int | range]]
     ahead: int
 
     @property
@@ -50,7 +50,8 @@ class Streamed:
 
     def back(self, name: str) -> int:
         """How many earlier steps of an input are read."""
-        return max([0, *(back for source, back in self.reads.values() if source == name)])
+        found = (back for source, back in self.reads.values() if source == name)
+        return max([0, *(max(lags_of(back)) for back in found)])
 
     def block(self, device: torch.device) -> Block:
         """Of the part that runs on a device."""
@@ -170,12 +171,17 @@ class Stream:
         inputs = {}
         for name, (source, back) in self._own.reads.items():
             kept = self._kept[source]
-            start = self._own.back(source) - back
-            rows = kept[:, start : start + steps]
-            missing = steps - rows.shape[1]  # behind the end
-            inputs[name] = torch.cat([rows, rows.new_zeros(rows.shape[0], missing, *rows.shape[2:])], 1) if missing else rows
+            rows = [_from(kept, self._own.back(source) - lag, steps) for lag in lags_of(back)]
+            inputs[name] = rows[0] if isinstance(back, int) else torch.stack(rows, 2)
         result = self._own.function(**inputs, **self._params, **self._states)
         self._states = {x: getattr(result, f"{x[:-2]}_T") for x in self._own.compiled.signature.initial}
         self._next += steps
         self._kept = {x: rows[:, steps:] for x, rows in self._kept.items()}
         return result
+
+
+def _from(rows: Tensor, start: int, steps: int) -> Tensor:
+    """So many steps from one on, zeros behind the end."""
+    found = rows[:, start : start + steps]
+    missing = steps - found.shape[1]
+    return torch.cat([found, found.new_zeros(found.shape[0], missing, *found.shape[2:])], 1) if missing else found

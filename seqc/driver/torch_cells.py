@@ -24,6 +24,7 @@ from seqc.ir.graph import constant, leaves
 from seqc.ir.intervals import ANY
 from seqc.ir.keys import next_key
 from seqc.ir.program import Program, TensorDecl
+from seqc.ir.windows import lags
 from seqc.semantics.evaluate import evaluate, to_order
 
 Array = Any  # of float64
@@ -102,7 +103,7 @@ def _parts(program: Program, projected: Sequence[str], direct: Sequence[str]) ->
         return None
     stack = next(iter(stacks), "")
     units = {x.name: _units(x, stack, one) for x in every}
-    lagged = any(n.number("offset") for n in leaves(one.graph.values(), "input"))
+    lagged = any(any(lags(n)) for n in leaves(one.graph.values(), "input"))
     if lagged or len(one.outputs) != 1 or len(direct) > 1 or bool(projected) == bool(direct) or (both and projected):
         return None
     if any(s.hidden or s.dims != plain or not _zero(s) for s in states) or any(one.dims[d].default for d in plain):

@@ -27,9 +27,11 @@ def plain_text(sig: Signature) -> str:
     if any(place == inputs for place, _ in sig.reads):
         names["timed"] = f"(*inputs, tensors[{main}].new_ones(inputs[0].shape[:2]))"
     names |= {"reads": "", "step": "_differentiated_step(*(x[t] for x in steps), "}
-    if any(back for _, back in sig.reads):
+    if any(back != 0 for _, back in sig.reads):
         names["reads"] = _READS + lay("_READS = [", [f"({place}, {back})" for place, back in sig.reads], "]")
-        names |= {"shifted": _AT.format(**names), "step": "_differentiated_step(*(at(t, *read) for read in _READS), "}
+        several = _AT_WINDOW if any(isinstance(back, range) for _, back in sig.reads) else ""
+        names["shifted"] = _AT.format(several=several, **names)
+        names["step"] = "_differentiated_step(*(at(t, *read) for read in _READS), "
     return f"{_OWN_STEP.format(**names).strip()}\n\n\n{_PLAIN.format(**names).strip()}"
 
 
@@ -100,9 +102,13 @@ def _differentiated_step(*tensors):
 
 _AT = '''
     def at(t, place, back):
-        there = t - back if {forwards} else t + back
+{several}        there = t - back if {forwards} else t + back
         return steps[place][there] if 0 <= there < len(steps[0]) else torch.zeros_like(steps[place][t])
 
+'''
+
+_AT_WINDOW = '''        if isinstance(back, range):
+            return torch.stack([at(t, place, lag) for lag in back], 1)
 '''
 
 _AUTOGRAD = '''

@@ -239,7 +239,7 @@ class Signature:
     backwards: bool = False
     no_step: str = ""
     no_plain: str = ""
-    reads: tuple[tuple[int, int], ...] = ()
+    reads: tuple[tuple[int, int | range], ...] = ()
     unread: tuple[str, ...] = ()
     keys: tuple[tuple[str, str], ...] = ()
     loop: Closed | None = None

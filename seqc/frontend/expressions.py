@@ -29,7 +29,8 @@ from seqc.frontend.scope import CONSTANTS
 from seqc.frontend.syntax import Expr
 from seqc.frontend.trees import FOLDS
 from seqc.frontend.values import Misuse, Value, apply, at, matmul, number, of_pair, shown
-from seqc.frontend.written_out import PRODUCTS, fold, positions_of, product, stacked, sum_of_taps, tap_dims
+from seqc.frontend.windows import sizes_in, window_lags, windowed
+from seqc.frontend.written_out import MAX_UNROLLED, PRODUCTS, fold, positions_of, product, stacked, sum_of_taps, tap_dims
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import const, index, size
 
@@ -223,17 +224,15 @@ class Elaborator(Names):
     def _lagged(self, e: syntax.Subscript, item: Expr, frame: Frame) -> Value | None:
         """`x[t - 1]`, or `x[t - 2*index[L]]`: one tap for every position of L."""
         free = tuple(dim for dim in index_dims(item) if dim not in frame.at and dim in self.scope.dims)
+        if free and (lags := window_lags(self, e, item, frame, MAX_UNROLLED)):
+            return self.placed(windowed(self.scope.inputs[e.name.id], free[0], lags), frame)
         if free:
             positions = positions_of(self.scope, free[0], item)
             taps = None if positions is None else [self._tap(e, item, frame, free[0], j) for j in positions]
             if taps is None or any(tap is None for tap in taps):
                 return None
             return stacked(free[0], [tap for tap in taps if tap is not None])
-        sizes = {}
-        for dim in self.scope.dims:
-            if mentions(item, dim) and (fixed := self.scope.fix_size(dim)) is not None:
-                sizes[dim] = fixed
-        lag = lag_of(item, self.scope.axis, sizes, frame.at)
+        lag = lag_of(item, self.scope.axis, sizes_in(self.scope, item), frame.at)
         if lag is None:
             self.scope.report(
                 "bad-lag",

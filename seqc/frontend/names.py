@@ -105,6 +105,11 @@ class Names(ABC):
             return self.current(word, e.span)
         return self._future(name, lag, e) if lag < 0 else self._past(name, lag, e)
 
+    @property
+    def holds(self) -> bool:
+        """Whether names stand for something else now: a derivative by them is taken."""
+        return bool(self._held)
+
     def _leaf(self, kind: str, decl: Decl, offset: int) -> Value:
         batch: tuple[str, ...] = (BATCH,) if kind != "param" or decl.per_batch else ()
         batch += self.scope.beside if kind != "param" else ()

@@ -17,6 +17,7 @@ from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Expr
 from seqc.frontend.trees import Fold, fold_parts, walk
 from seqc.frontend.values import Value, apply, at, number, real
+from seqc.frontend.windows import window_lags
 from seqc.ir.graph import index
 
 if TYPE_CHECKING:
@@ -43,11 +44,13 @@ def positions_of(scope: Scope, dim: str, e: Expr) -> range | None:
 
 
 def tap_dims(work: Elaborator, e: Expr, frame: Frame) -> set[str]:
-    """The dims L of every `x[t - index[L]]` in an expression that are not held yet."""
+    """The dims L of every `x[t - index[L]]` in an expression that are not held yet, and that no window has."""
     found: set[str] = set()
     for part in walk(e):
-        for item in part.items if isinstance(part, syntax.Subscript) else ():
-            if mentions(item, work.scope.axis):
+        if not isinstance(part, syntax.Subscript):
+            continue
+        for item in part.items:
+            if mentions(item, work.scope.axis) and not window_lags(work, part, item, frame, MAX_UNROLLED):
                 found |= {dim for dim in index_dims(item) if dim not in frame.at}
     return found
 

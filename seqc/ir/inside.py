@@ -12,6 +12,7 @@ from dataclasses import replace
 from seqc.ir.graph import BATCH, Node, leaf, leaves, node, rebuild, topological
 from seqc.ir.ops.elementwise import where
 from seqc.ir.program import INSIDE, INSIDE_DECL, Program
+from seqc.ir.windows import sooner
 
 
 def ahead(x: Node, steps: int, known: Mapping[Node, Node] | None = None) -> Node:
@@ -20,7 +21,7 @@ def ahead(x: Node, steps: int, known: Mapping[Node, Node] | None = None) -> Node
     done = dict(known or {})
     for n in topological([x], known=list(done)):
         if n.op == "leaf" and n.text("kind") == "input":
-            done[n] = leaf("input", n.text("name"), n.names("shape"), n.number("offset") - steps, n.text("type"))
+            done[n] = sooner(n, steps)
         else:
             done[n] = rebuild(n, tuple(done[a] for a in n.args))
     there = node("gt", leaf("input", INSIDE, (BATCH,), -steps), node("const", value=0.5))

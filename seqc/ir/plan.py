@@ -6,6 +6,7 @@ of its program, and the final values of its states, which are states of the whol
     once       params alone, before the first step; what it writes is the same at every step, a param of who reads it
     ones       nothing is read: 1 for every step of a sequence (`seqc.ir.inside`)
     all        every step at once
+    taps       every step at once: a sum over many lags of an input
     steps      the recurrence, step by step or in blocks
     both       `inner` twice, from the first step on and from the last step back (`seqc.ir.both_ways`)
     diagonals  `inner` over the diagonals of two axes (`seqc.ir.two_axes`)
@@ -30,7 +31,7 @@ from seqc.ir.once import found_once
 from seqc.ir.program import Program
 from seqc.ir.verify import verify_program
 
-FLAT, NESTED = ("once", "ones", "clocks", "all", "steps"), ("both", "diagonals", "groups", "rows", "newton")
+FLAT, NESTED = ("once", "ones", "clocks", "all", "taps", "steps"), ("both", "diagonals", "groups", "rows", "newton")
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Plan:
     @property
     def whole(self) -> bool:
         """Whether nothing leaves the recurrences to run for all steps at once."""
-        return all(stage.walk != "all" for stage in self.every())
+        return all(stage.walk not in ("all", "taps") for stage in self.every())
 
     @property
     def told(self) -> tuple[Reason, ...]:

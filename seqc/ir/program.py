@@ -17,6 +17,7 @@ from seqc.ir.graph import BATCH, Node, leaf, leaves
 from seqc.ir.intervals import ANY, Interval
 from seqc.ir.keys import next_key
 from seqc.ir.support import Support
+from seqc.ir.windows import lags
 
 
 @dataclass(frozen=True)
@@ -215,11 +216,11 @@ class Program:
         """Why one step alone says too little to be computed, told to the caller; "" where it says enough."""
         if self.half or self.direction == "both":
             return f"{self.name} has no step, for one of its runs begins at the last: call {self.name} on the sequence"
-        read = sorted({n.text("name") for n in leaves(self.graph.values(), "input") if n.number("offset")})
+        read = sorted({n.text("name") for n in leaves(self.graph.values(), "input") if any(lags(n))})
         if not read:
             return ""
         of = f" of {', '.join(x for x in read if x != INSIDE)}" if read != [INSIDE] else ""
-        back = all(n.number("offset") >= 0 and n.dtype == "real" for n in leaves(self.graph.values(), "input"))
+        back = all(min(lags(n)) >= 0 and n.dtype == "real" for n in leaves(self.graph.values(), "input"))
         help = " (or give them to a step as states: `history NAME STEPS` in the spec)" if of and back else ""
         return f"one step of {self.name} reads other steps{of}: call {self.name} on the sequence{help}"
 

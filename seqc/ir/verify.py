@@ -16,6 +16,7 @@ from seqc.ir.graph import BATCH, ROW, Dims, Node, leaves, node, topological
 from seqc.ir.keys import next_key
 from seqc.ir.ops import TABLE
 from seqc.ir.program import INSIDE, Program, TensorDecl
+from seqc.ir.windows import lags, window_of
 
 KINDS = ("input", "param", "state", "cot", "mask", "value")
 STEP_KINDS = ("input", "param", "state")
@@ -26,13 +27,13 @@ _SOUND: WeakSet[Node] = WeakSet()  # nodes do not change: each is looked at once
 
 def verify(outputs: Mapping[str, Node], where: str) -> None:
     """Check every node below `outputs`. Raises SeqcBug naming `where`, the pass that made them."""
-    named: dict[tuple[str, str, int], Node] = {}
+    named: dict[tuple[str, str, str, str], Node] = {}
     for n in topological(outputs.values()):
         problem = None if n in _SOUND else _node_problem(n)
         if problem is None:
             _SOUND.add(n)
         if problem is None and n.op == "leaf":
-            key = (n.text("kind"), n.text("name"), n.number("offset"))
+            key = (n.text("kind"), n.text("name"), str(lags(n)) if n.text("kind") == "input" else "", window_of(n))
             other = named.setdefault(key, n)
             if other is not n:
                 problem = f"{key[0]} {key[1]} has two shapes or types: {other!r} and {n!r}"
@@ -140,7 +141,7 @@ def _declared(program: Program, n: Node, kinds: tuple[str, ...], time: Dims, whe
     if name not in table:
         raise SeqcBug(where, f"{kind} {name} is not declared")
     decl = table[name]
-    axes = (BATCH, *time, *decl.dims) if kind == "input" else decl.axes
+    axes = (BATCH, *time, *filter(None, [window_of(n)]), *decl.dims) if kind == "input" else decl.axes
     if n.dtype != decl.leaf_type:
         raise SeqcBug(where, f"{kind} {name} is {n.dtype}, not {decl.leaf_type}")
     if n.names("shape") != axes:

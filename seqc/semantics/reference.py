@@ -18,6 +18,7 @@ from seqc.ir.graph import Node, leaf, leaves
 from seqc.ir.keys import next_key
 from seqc.ir.program import INSIDE, Program, TensorDecl
 from seqc.ir.support import mask
+from seqc.ir.windows import lags, window_of
 from seqc.semantics import both_ways, packed_arrays, two_axes
 from seqc.semantics.evaluate import evaluate, to_order
 
@@ -153,9 +154,10 @@ def _backward(
         for i, n in enumerate(wrt):
             value = to_order(now[str(i)], rules[n].dims, n.names("shape"), sizes)
             if n in inputs:
-                at = t - ahead * n.number("offset")
-                if 0 <= at < steps:
-                    grads[n][:, at] += value
+                for j, lag in enumerate(lags(n)):
+                    at = t - ahead * lag
+                    if 0 <= at < steps:
+                        grads[n][:, at] += value[:, j] if window_of(n) else value
             elif n in fixed:
                 grads[n] = grads[n] + value
             else:
@@ -227,8 +229,9 @@ def kept(decl: TensorDecl, arrays: Arrays, sizes: Mapping[str, int]) -> Any:
 def _inputs_at(inputs: dict[Node, Any], t: int, steps: int, ahead: int) -> dict[Node, Any]:
     out = {}
     for n, whole in inputs.items():
-        at = t - ahead * n.number("offset")
-        out[n] = whole[:, at] if 0 <= at < steps else np.zeros(whole.shape[:1] + whole.shape[2:], whole.dtype)
+        zero = np.zeros(whole.shape[:1] + whole.shape[2:], whole.dtype)
+        rows = [whole[:, at] if 0 <= at < steps else zero for at in (t - ahead * lag for lag in lags(n))]
+        out[n] = np.stack(rows, 1) if window_of(n) else rows[0]
     return out
 
 

@@ -1,0 +1,238 @@
+"""The functions of convolutions along time, in plain torch, for all backends.
+
+In: stages that sum taps (`seqc.passes.plan.taps`). Out: the text of `_NAME` and `_NAME_backward` of each, and what these
+share: a direct convolution, and one by FFT for those whose spec says `schedule convolution`. The direct one keeps causality to
+the bit: a step's sum has its own products alone. Packs are laid out with zeros between sequences, as many as taps reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from seqc.driver.inner import header
+from seqc.emit import safe_name
+from seqc.emit.names import emitted_name
+from seqc.emit.text import lay, returned
+from seqc.ir.arguments import argument_table
+from seqc.ir.plan import Stage
+from seqc.ir.windows import lags, window_of
+from seqc.passes.plan.taps import Tapped, tapped
+
+RUNTIME = '''
+def _tap_axes(how):
+    """(axes of x, w and y that are alone in x, in all three, in x and w, in w and y), and those of each, from `ab,kb->ab`."""
+    own, given, made = how.replace("->", ",").split(",")
+    alone, groups = [a for a in made if a not in given], [a for a in made if a in given and a in own]
+    return own, given, made, alone, groups, [a for a in own if a in given and a not in made], [a for a in made if a not in own]
+
+
+def _tap_laid(x, axes, order, flat):
+    """x with its axes in an order, those that the order lacks summed; those of each word of `flat` are one."""
+    lost = [i for i, a in enumerate(axes) if a not in order]
+    x = x.sum(lost) if lost else x
+    left = [a for a in axes if a in order]
+    x = x.permute([left.index(a) for a in order])
+    sizes = dict(zip(order, x.shape, strict=True))
+    return x.reshape([math.prod([sizes[a] for a in word]) for word in flat])
+
+
+def _tap_back(x, axes, order, sizes):
+    """The gradient of what `_tap_laid` has laid out, with the axes as they were."""
+    x = x.reshape([sizes[a] for a in order])
+    left = [a for a in axes if a in order]
+    x = x.permute([order.index(a) for a in left])
+    for i, a in enumerate(axes):
+        x = x if a in order else x.unsqueeze(i)
+    return x.expand([sizes[a] for a in axes])
+
+
+def _tap_sizes(x, w, how):
+    """Extents by axis: B and T of a batch and its steps, and those of x and w."""
+    own, given, *_ = _tap_axes(how)
+    return {**dict(zip("BT" + own, x.shape, strict=True)), **dict(zip(given, w.shape, strict=True))}
+
+
+def _tap_places(x, lags, cu_seqlens, reverse):
+    """(lags in the order of arrays, steps of a pack with zeros between its sequences or None, how many these are)."""
+    lags = range(-lags.start, -lags.stop, -lags.step) if reverse else lags
+    steps = x.shape[1]
+    if cu_seqlens is None:
+        return lags, None, steps
+    gap = min(steps, max(abs(lags[0]), abs(lags[-1])))
+    t = torch.arange(steps, device=x.device)
+    own = torch.searchsorted(cu_seqlens, t.to(cu_seqlens.dtype), right=True) - 1
+    return lags, t + gap * own, steps + gap * (cu_seqlens.shape[0] - 1)
+
+
+def _tap_spread(x, places, steps):
+    """[.., T] of a pack with zeros between its sequences."""
+    return x if places is None else x.new_zeros(*x.shape[:-1], steps).index_copy_(-1, places, x)
+
+
+def _taps(x, w, how, lags, cu_seqlens=None, reverse=False, fft=False):
+    """y[:, t] = sum over k of w[k] * x[:, t - lags[k]], axes as `how` says: x [B, T, ..], w [.., k, ..] and y [B, T, ..].
+
+    Outside of its sequence x is 0. fft: whether FFTs may be taken where the sizes say so.
+    """
+    own, given, made, alone, groups, summed, new = _tap_axes(how)
+    sizes, (lags, places, steps) = _tap_sizes(x, w, how), _tap_places(x, lags, cu_seqlens, reverse)
+    rows = _tap_laid(x, "BT" + own, ["B", *alone, *groups, *summed, "T"], [["B", *alone], [*groups, *summed], "T"])
+    kernel = _tap_laid(w.to(x.dtype), given, [*groups, *new, *summed, "k"], [[*groups, *new], summed, "k"])
+    y = _tap_sum(_tap_spread(rows, places, steps), kernel, lags, math.prod([sizes[a] for a in groups]), fft)
+    order = ["B", *alone, *groups, *new, "T"]
+    y = y if places is None else y.index_select(-1, places)
+    return y.reshape([sizes[a] for a in order]).permute([order.index(a) for a in "BT" + made]).contiguous()
+
+
+def _taps_backward(d, x, w, how, lags, cu_seqlens=None, reverse=False, fft=False, needs=(True, True)):
+    """The gradients of x and w, or None: a convolution with the lags turned around, and a correlation."""
+    own, given, made, alone, groups, summed, new = _tap_axes(how)
+    sizes, (lags, places, steps) = _tap_sizes(x, w, how), _tap_places(x, lags, cu_seqlens, reverse)
+    count = math.prod([sizes[a] for a in groups])
+    d_rows = _tap_laid(d, "BT" + made, ["B", *alone, *groups, *new, "T"], [["B", *alone], [*groups, *new], "T"])
+    d_rows, d_x, d_w = _tap_spread(d_rows, places, steps), None, None
+    if needs[0]:
+        kernel = _tap_laid(w.to(d.dtype), given, [*groups, *summed, *new, "k"], [[*groups, *summed], new, "k"])
+        d_x = _tap_sum(d_rows, kernel, range(-lags.start, -lags.stop, -lags.step), count, fft)
+        d_x = d_x if places is None else d_x.index_select(-1, places)
+        d_x = _tap_back(d_x, "BT" + own, ["B", *alone, *groups, *summed, "T"], sizes)
+    if needs[1]:
+        rows = _tap_laid(x, "BT" + own, ["B", *alone, *groups, *summed, "T"], [["B", *alone], [*groups, *summed], "T"])
+        d_w = _tap_products(d_rows, _tap_spread(rows, places, steps), lags, count, fft)
+        d_w = _tap_back(d_w, given, [*groups, *new, *summed, "k"], sizes).to(w.dtype)
+    return d_x, d_w
+
+
+def _tap_span(lags, steps):
+    """(the lags that reach a step of so many, rising, and which they are; whether they were falling)."""
+    falling = lags.step < 0
+    rising = lags[::-1] if falling else lags
+    first = max(0, -((rising.start + steps - 1) // rising.step))
+    last = min(len(rising), max(first, (steps - 1 - rising.start) // rising.step + 1))
+    return rising[first:last], slice(first, last), falling
+
+
+def _tap_direct(x, w, **how):
+    """A convolution that a library sums product by product: on a GPU in fp32 at least, and the same on each run."""
+    if not x.is_cuda:
+        return torch.nn.functional.conv1d(x, w, **how)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        return torch.nn.functional.conv1d(x, w, **how)
+
+
+def _tap_sum(x, w, lags, groups, fft):
+    """[N, groups * given, T] and [groups * made, given, K] -> [N, groups * made, T]: the sum over lags, and over given."""
+    lags, own, falling = _tap_span(lags, x.shape[-1])
+    if not lags or 0 in x.shape or 0 in w.shape:
+        return x.new_zeros(x.shape[0], w.shape[0], x.shape[-1])
+    w = (w.flip(-1) if falling else w)[..., own]
+    if fft and _tap_fft_pays(x, w, groups):
+        return _tap_sum_fft(x, w, lags, groups)
+    padded = torch.nn.functional.pad(x, (lags[-1], -lags[0]))
+    return _tap_direct(padded, w.flip(-1), dilation=lags.step, groups=groups)
+
+
+def _tap_products(d, x, lags, groups, fft):
+    """[N, groups * made, T] and [N, groups * given, T] -> [groups * made, given, K]: of each lag, over rows and steps."""
+    every, (lags, own, falling) = len(lags), _tap_span(lags, x.shape[-1])
+    made, given = d.shape[1] // groups, x.shape[1] // groups
+    whole = d.new_zeros(groups * made, given, every)
+    if not lags or 0 in x.shape or 0 in whole.shape:
+        return whole
+    if fft and _tap_fft_pays(x, whole[..., own], groups):
+        found = _tap_products_fft(d, x, lags, groups)
+    else:
+        padded = torch.nn.functional.pad(x, (lags[-1], -lags[0]))
+        padded = padded.view(len(x), groups, given, -1).permute(2, 1, 0, 3).flatten(1, 2)
+        found = _tap_direct(padded, d.transpose(0, 1), stride=lags.step, groups=groups).transpose(0, 1).flip(-1)
+    whole[..., own] = found
+    return whole.flip(-1) if falling else whole
+
+
+def _tap_length(least):
+    """The next length of at least so many steps that FFTs are fast at."""
+    return min([odd << (-(-least // odd) - 1).bit_length() for odd in (1, 3, 5, 9)])
+
+
+def _tap_fft_pays(x, w, groups):
+    """Whether FFTs take less time than products, by a model of their operations: those of an FFT take three times as long."""
+    rows, wide, steps = x.shape
+    made, given, taps = w.shape
+    length = _tap_length(steps + taps)
+    products = 2 * rows * made * given * taps * steps
+    transforms = 2.5 * length * length.bit_length() * (rows * (wide + made) + made * given)
+    return 3 * (transforms + 4 * length * rows * made * given) < products
+
+
+def _tap_spectra(x, lags):
+    """Spectra of rows [.., T], and of how many steps. Sums run in fp32 at least."""
+    length = _tap_length(x.shape[-1] + max(0, lags[-1]) + max(0, -lags[0]))
+    return torch.fft.rfft(x if x.dtype == torch.float64 else x.float(), length), length
+
+
+def _tap_sum_fft(x, w, lags, groups):
+    """`_tap_sum` by FFT."""
+    spectra, length = _tap_spectra(x, lags)
+    kernel = w.new_zeros(*w.shape[:-1], length)
+    kernel[..., torch.arange(lags.start, lags.stop, lags.step, device=w.device) % length] = w
+    kernel = _tap_spectra(kernel, (0,))[0].unflatten(0, (groups, -1))
+    y = torch.einsum("ngif,goif->ngof", spectra.unflatten(1, (groups, -1)), kernel).flatten(1, 2)
+    return torch.fft.irfft(y, length)[..., : x.shape[-1]].to(x.dtype)
+
+
+def _tap_products_fft(d, x, lags, groups):
+    """`_tap_products` by FFT, of the lags that reach."""
+    (spectra, length), (other, _) = _tap_spectra(x, lags), _tap_spectra(d, lags)
+    both = other.unflatten(1, (groups, -1)), spectra.unflatten(1, (groups, -1)).conj()
+    found = torch.fft.irfft(torch.einsum("ngof,ngif->goif", *both), length).flatten(0, 1)
+    return found[..., torch.arange(lags.start, lags.stop, lags.step, device=x.device) % length].to(x.dtype)
+'''
+
+
+def tap_functions(stages: Iterable[Stage]) -> str:
+    """The functions of some stages, each once."""
+    own: Mapping[str, Stage] = {stage.name: stage for stage in stages}
+    return "\n\n\n".join(text for stage in own.values() for text in _pair(stage))
+
+
+def _pair(stage: Stage) -> list[str]:
+    part = stage.program
+    ((name, n),) = part.outputs.items()
+    one = tapped(part, n)
+    assert one is not None
+    table = argument_table(part)
+    x, w = one.window.text("name"), one.weights.text("name")
+    found, source = lags(one.window), (safe_name(x), safe_name(w))
+    spread = f"range({found.start}, {found.stop}, {found.step})"
+    turned = "not reverse" if part.direction == "backward" else "reverse"
+    more = [f'"{_how(stage, one)}"', spread, "cu_seqlens", turned, *["True"] * part.wishes.convolution]
+    doc = f"A sum over {len(found)} lags of {x}, for all steps at once."
+    names = [emitted_name(a) for a in table]
+    forward = header(f"_{stage.name}", names, doc, packs=True)
+    forward.append(lay("return (_taps(", [*source, *more], "),)", 4))
+    moved = [a.of for a in table if a.gradient]
+    d = f"d_{safe_name(name)}"
+    back = header(f"_{stage.name}_backward", [*names, d], "Gradients of it.", True, [f"needs=(True,) * {len(moved)}"])
+    asked = [f"needs[{moved.index(y)}]" if y in moved else "False" for y in (x, w)]
+    fft = [] if part.wishes.convolution else ["False"]
+    given = [d, *source, *more, *fft, f"({', '.join(asked)})"]
+    back.append(lay(f"d_{source[0]}, d_{source[1]} = _taps_backward(", given, ")", 4))
+    answers = {x: f"d_{source[0]}", w: f"d_{source[1]}"}
+    back.append(returned([answers.get(y, f"torch.zeros_like({safe_name(y)})") for y in moved], 4))
+    return ["\n".join(forward), "\n".join(back)]
+
+
+def _how(stage: Stage, one: Tapped) -> str:
+    """The axes of the input, the weights and the result, a letter each; k is that of the lags."""
+    part = stage.program
+    ((name, _),) = part.outputs.items()
+    dim = window_of(one.window)
+    own, given = part.inputs[one.window.text("name")].dims, part.params[one.weights.text("name")].dims
+    letters = {dim: "k"}
+    for d in (*own, *given):
+        letters.setdefault(d, "abcdefghijlmnopqrstuvwxyz"[len(letters) - 1])
+    words = ["".join(letters[d] for d in dims) for dims in (own, given, part.output_decls[name].dims)]
+    return "{},{}->{}".format(*words)
+
+
+__all__ = ["RUNTIME", "tap_functions"]
