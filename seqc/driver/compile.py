@@ -210,7 +210,8 @@ def _torch(plan: Plan, blocks: dict[str, Block], parts: Iterable[_Part], options
     from seqc.backends import torch_eager
 
     left = {name: (block, DOCS[name.partition("_")[0]]) for part in parts for name, block in part.left.items()}
-    once = next((s.program for part in parts for s in part.plan.every() if s.walk == "once"), None)
+    plans = (plan, *(part.plan for part in parts))
+    once = next((s.program for one in plans for s in one.every() if s.walk == "once"), None)
     made: dict[str, Kernels] = {}
     with blamed("the torch backend"):
         for stage in plan.cores:
@@ -219,7 +220,7 @@ def _torch(plan: Plan, blocks: dict[str, Block], parts: Iterable[_Part], options
             cut = in_pieces(stage.program, block, printed, str(len(made) or "")) if options.form is None else None
             blocks[stage.name], made[stage.name] = cut or (block, printed(block))
         kernels = compose(plan, Made(made, {}, "torch"))
-        taps = tap_functions(s for one in (plan, *(part.plan for part in parts)) for s in one.every() if s.walk == "taps")
+        taps = tap_functions(s for one in plans for s in one.every() if s.walk == "taps")
         if taps:
             runtime = tuple(dict.fromkeys([RUNTIME.strip(), *kernels.runtime]))
             kernels = replace(kernels, text=join(kernels.text, taps), runtime=runtime)

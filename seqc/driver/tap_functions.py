@@ -53,15 +53,17 @@ def _tap_sizes(x, w, how):
 
 
 def _tap_places(x, lags, cu_seqlens, reverse):
-    """(lags in the order of arrays, steps of a pack with zeros between its sequences or None, how many these are)."""
-    lags = range(-lags.start, -lags.stop, -lags.step) if reverse else lags
-    steps = x.shape[1]
-    if cu_seqlens is None:
-        return lags, None, steps
-    gap = min(steps, max(abs(lags[0]), abs(lags[-1])))
+    """(the lags that reach a step, rising, and which of all they are), (places of the steps of a pack that has zeros between its
+    sequences or None, how many places there are)."""
+    lags, steps = range(-lags.start, -lags.stop, -lags.step) if reverse else lags, x.shape[1]
+    own = [k for k, lag in enumerate(lags) if abs(lag) < steps][:: 1 if lags.step > 0 else -1]
+    lags = [lags[k] for k in own]
+    if cu_seqlens is None or not lags:
+        return (lags, own), (None, steps)
+    gap = max(abs(lags[0]), abs(lags[-1]))
     t = torch.arange(steps, device=x.device)
-    own = torch.searchsorted(cu_seqlens, t.to(cu_seqlens.dtype), right=True) - 1
-    return lags, t + gap * own, steps + gap * (cu_seqlens.shape[0] - 1)
+    sequence = torch.searchsorted(cu_seqlens, t.to(cu_seqlens.dtype), right=True) - 1
+    return (lags, own), (t + gap * sequence, steps + gap * (cu_seqlens.shape[0] - 1))
 
 
 def _tap_spread(x, places, steps):
@@ -75,9 +77,9 @@ def _taps(x, w, how, lags, cu_seqlens=None, reverse=False, fft=False):
     Outside of its sequence x is 0. fft: whether FFTs may be taken where the sizes say so.
     """
     own, given, made, alone, groups, summed, new = _tap_axes(how)
-    sizes, (lags, places, steps) = _tap_sizes(x, w, how), _tap_places(x, lags, cu_seqlens, reverse)
+    sizes, ((lags, kept), (places, steps)) = _tap_sizes(x, w, how), _tap_places(x, lags, cu_seqlens, reverse)
     rows = _tap_laid(x, "BT" + own, ["B", *alone, *groups, *summed, "T"], [["B", *alone], [*groups, *summed], "T"])
-    kernel = _tap_laid(w.to(x.dtype), given, [*groups, *new, *summed, "k"], [[*groups, *new], summed, "k"])
+    kernel = _tap_laid(w.to(x.dtype), given, [*groups, *new, *summed, "k"], [[*groups, *new], summed, "k"])[..., kept]
     y = _tap_sum(_tap_spread(rows, places, steps), kernel, lags, math.prod([sizes[a] for a in groups]), fft)
     order = ["B", *alone, *groups, *new, "T"]
     y = y if places is None else y.index_select(-1, places)
@@ -87,29 +89,22 @@ def _taps(x, w, how, lags, cu_seqlens=None, reverse=False, fft=False):
 def _taps_backward(d, x, w, how, lags, cu_seqlens=None, reverse=False, fft=False, needs=(True, True)):
     """The gradients of x and w, or None: a convolution with the lags turned around, and a correlation."""
     own, given, made, alone, groups, summed, new = _tap_axes(how)
-    sizes, (lags, places, steps) = _tap_sizes(x, w, how), _tap_places(x, lags, cu_seqlens, reverse)
+    sizes, ((lags, kept), (places, steps)) = _tap_sizes(x, w, how), _tap_places(x, lags, cu_seqlens, reverse)
     count = math.prod([sizes[a] for a in groups])
     d_rows = _tap_laid(d, "BT" + made, ["B", *alone, *groups, *new, "T"], [["B", *alone], [*groups, *new], "T"])
     d_rows, d_x, d_w = _tap_spread(d_rows, places, steps), None, None
     if needs[0]:
         kernel = _tap_laid(w.to(d.dtype), given, [*groups, *summed, *new, "k"], [[*groups, *summed], new, "k"])
-        d_x = _tap_sum(d_rows, kernel, range(-lags.start, -lags.stop, -lags.step), count, fft)
+        d_x = _tap_sum(d_rows, kernel[..., kept].flip(-1), [-lag for lag in lags[::-1]], count, fft)
         d_x = d_x if places is None else d_x.index_select(-1, places)
         d_x = _tap_back(d_x, "BT" + own, ["B", *alone, *groups, *summed, "T"], sizes)
     if needs[1]:
         rows = _tap_laid(x, "BT" + own, ["B", *alone, *groups, *summed, "T"], [["B", *alone], [*groups, *summed], "T"])
-        d_w = _tap_products(d_rows, _tap_spread(rows, places, steps), lags, count, fft)
+        found = _tap_products(d_rows, _tap_spread(rows, places, steps), lags, count, fft)
+        d_w = found.new_zeros(*found.shape[:-1], sizes["k"])
+        d_w[..., kept] = found
         d_w = _tap_back(d_w, given, [*groups, *new, *summed, "k"], sizes).to(w.dtype)
     return d_x, d_w
-
-
-def _tap_span(lags, steps):
-    """(the lags that reach a step of so many, rising, and which they are; whether they were falling)."""
-    falling = lags.step < 0
-    rising = lags[::-1] if falling else lags
-    first = max(0, -((rising.start + steps - 1) // rising.step))
-    last = min(len(rising), max(first, (steps - 1 - rising.start) // rising.step + 1))
-    return rising[first:last], slice(first, last), falling
 
 
 def _tap_direct(x, w, **how):
@@ -121,32 +116,26 @@ def _tap_direct(x, w, **how):
 
 
 def _tap_sum(x, w, lags, groups, fft):
-    """[N, groups * given, T] and [groups * made, given, K] -> [N, groups * made, T]: the sum over lags, and over given."""
-    lags, own, falling = _tap_span(lags, x.shape[-1])
+    """[N, groups * given, T] and [groups * made, given, lags] -> [N, groups * made, T]: the sum over lags, and over given."""
     if not lags or 0 in x.shape or 0 in w.shape:
         return x.new_zeros(x.shape[0], w.shape[0], x.shape[-1])
-    w = (w.flip(-1) if falling else w)[..., own]
     if fft and _tap_fft_pays(x, w, groups):
         return _tap_sum_fft(x, w, lags, groups)
-    padded = torch.nn.functional.pad(x, (lags[-1], -lags[0]))
-    return _tap_direct(padded, w.flip(-1), dilation=lags.step, groups=groups)
+    padded, apart = torch.nn.functional.pad(x, (lags[-1], -lags[0])), lags[-1] - lags[-2] if lags[1:] else 1
+    return _tap_direct(padded, w.flip(-1), dilation=apart, groups=groups)
 
 
 def _tap_products(d, x, lags, groups, fft):
-    """[N, groups * made, T] and [N, groups * given, T] -> [groups * made, given, K]: of each lag, over rows and steps."""
-    every, (lags, own, falling) = len(lags), _tap_span(lags, x.shape[-1])
+    """[N, groups * made, T] and [N, groups * given, T] -> [groups * made, given, lags]: of each, over rows and steps."""
     made, given = d.shape[1] // groups, x.shape[1] // groups
-    whole = d.new_zeros(groups * made, given, every)
+    whole = d.new_zeros(groups * made, given, len(lags))
     if not lags or 0 in x.shape or 0 in whole.shape:
         return whole
-    if fft and _tap_fft_pays(x, whole[..., own], groups):
-        found = _tap_products_fft(d, x, lags, groups)
-    else:
-        padded = torch.nn.functional.pad(x, (lags[-1], -lags[0]))
-        padded = padded.view(len(x), groups, given, -1).permute(2, 1, 0, 3).flatten(1, 2)
-        found = _tap_direct(padded, d.transpose(0, 1), stride=lags.step, groups=groups).transpose(0, 1).flip(-1)
-    whole[..., own] = found
-    return whole.flip(-1) if falling else whole
+    if fft and _tap_fft_pays(x, whole, groups):
+        return _tap_products_fft(d, x, lags, groups)
+    padded, apart = torch.nn.functional.pad(x, (lags[-1], -lags[0])), lags[-1] - lags[-2] if lags[1:] else 1
+    padded = padded.view(len(x), groups, given, -1).permute(2, 1, 0, 3).flatten(1, 2)
+    return _tap_direct(padded, d.transpose(0, 1), stride=apart, groups=groups).transpose(0, 1).flip(-1)
 
 
 def _tap_length(least):
@@ -174,7 +163,7 @@ def _tap_sum_fft(x, w, lags, groups):
     """`_tap_sum` by FFT."""
     spectra, length = _tap_spectra(x, lags)
     kernel = w.new_zeros(*w.shape[:-1], length)
-    kernel[..., torch.arange(lags.start, lags.stop, lags.step, device=w.device) % length] = w
+    kernel[..., torch.tensor(lags, device=w.device) % length] = w
     kernel = _tap_spectra(kernel, (0,))[0].unflatten(0, (groups, -1))
     y = torch.einsum("ngif,goif->ngof", spectra.unflatten(1, (groups, -1)), kernel).flatten(1, 2)
     return torch.fft.irfft(y, length)[..., : x.shape[-1]].to(x.dtype)
@@ -185,7 +174,7 @@ def _tap_products_fft(d, x, lags, groups):
     (spectra, length), (other, _) = _tap_spectra(x, lags), _tap_spectra(d, lags)
     both = other.unflatten(1, (groups, -1)), spectra.unflatten(1, (groups, -1)).conj()
     found = torch.fft.irfft(torch.einsum("ngof,ngif->goif", *both), length).flatten(0, 1)
-    return found[..., torch.arange(lags.start, lags.stop, lags.step, device=x.device) % length].to(x.dtype)
+    return found[..., torch.tensor(lags, device=x.device) % length].to(x.dtype)
 '''
 
 
