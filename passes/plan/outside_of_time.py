@@ -23,14 +23,17 @@ from seqc.passes.plan.cutting import axes_of, fresh, names_of, part_of, told
 
 def once(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
     """See the file's docstring."""
-    program = stage.program
+    found = dense(stage.program)
+    return made_once(stage, taken, found) if found else None
+
+
+def dense(program: Program) -> list[Node]:
+    """The values of parameters alone that are made of square matrices, as far as something else reads them."""
     order = topological(program.graph.values())
     varying = depends(order, [n for n in order if n.op == "leaf" and n.text("kind") != "param"])
-    dense = depends(order, [n for n in order if n.op in DENSE])
-    fixed = {n for n in order if n in dense and n not in varying}
-    if not fixed:
-        return None
-    return made_once(stage, taken, _frontier(program, [n for n in order if n in varying], fixed))
+    above = depends(order, [n for n in order if n.op in DENSE])
+    fixed = {n for n in order if n in above and n not in varying}
+    return _frontier(program, [n for n in order if n in varying], fixed) if fixed else []
 
 
 def made_once(stage: Stage, taken: frozenset[str], found: Iterable[Node]) -> Plan:

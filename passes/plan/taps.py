@@ -14,15 +14,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from seqc.analysis.cost import volume
 from seqc.analysis.ranges import interval_of
+from seqc.analysis.workload import nominal_sizes
 from seqc.ir.block import Reason
+from seqc.ir.formula import spell
 from seqc.ir.graph import BATCH, Node, const, leaves, node, rebuild, topological, total
 from seqc.ir.ops.structure import expanded
 from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import Program, TensorDecl, Wishes
-from seqc.ir.windows import window_of, windows
+from seqc.ir.windows import lags, window_of, windows
 from seqc.passes.plan.cutting import axes_of, fresh, image, names_of, part_of, plain, sized, times, told
-from seqc.passes.plan.outside_of_time import made_once
+from seqc.passes.plan.outside_of_time import dense, made_once
 from seqc.passes.plan.written_out import written_out
 
 
@@ -59,8 +62,10 @@ def taps(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
         given.append(replace(decl, kind="input"))
         table[n] = given[-1].leaf()
         stages.append(Stage(f"taps_{decl.name}", "taps", part))
-        reasons.append(Reason("parallel", _words(program, n), _text(program, one)))
+        reasons.append(Reason("taps", _words(program, n), _text(program, one)))
     rest = part_of(program, program.outputs, program.updates, table, given, program.output_decls)
+    for n in windows(rest.graph.values()):
+        reasons.append(Reason("taps", spell(n), f"no product with params alone: its {len(lags(n))} lags are read one by one"))
     rest = told(written_out(replace(rest, claims=program.claims)), program)
     return Plan(program, (*stages, replace(stage, program=rest)), tuple(reasons))
 
@@ -70,7 +75,7 @@ def tap_weights(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | Non
     program = apart(stage.program)
     found = [one.weights for n in topological(program.graph.values()) if (one := tapped(program, n))]
     made = [w for w in dict.fromkeys(found) if w.op != "leaf"]
-    return made_once(replace(stage, program=program), taken, made) if made else None
+    return made_once(replace(stage, program=program), taken, dict.fromkeys([*made, *dense(program)])) if made else None
 
 
 def apart(program: Program) -> Program:
@@ -147,7 +152,12 @@ def _words(program: Program, n: Node) -> str:
 
 
 def _text(program: Program, one: Tapped) -> str:
-    return ""
+    """What a convolution costs a token."""
+    sizes = {**nominal_sizes(program), BATCH: 1}
+    operations = 2 * volume({*one.weights.dims, *one.window.dims}, sizes)
+    moved = 4 * (volume(set(one.window.dims) - {window_of(one.window)}, sizes) + 2 * volume(one.node.dims, sizes))
+    way = "by FFT where a call's sizes make that cheaper" if program.wishes.convolution else "product by product"
+    return f"{len(lags(one.window))} lags, {way}: {operations:.0f} operations and {moved:.0f} bytes moved, a token"
 
 
 __all__ = ["Tapped", "apart", "tap_weights", "tapped", "taps"]

@@ -71,6 +71,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "components": components,
         "invariant": invariant(program, sizes),
         "stream": "" if endless(program) else reach(program).text,
+        "taps": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "taps"},
         "parallel": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "parallel"},
         "pruned": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "pruned"},
         "rates": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "rate"},
@@ -295,6 +296,9 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
     lines.append(f"  {carried}" if told["components"] else "  no state: every step is by itself")
     if told["gates"]:
         lines += wrapped(f"gates, kept in fp32 beside half-precision inputs: {', '.join(told['gates'])}", 2)
+    if told["taps"]:
+        lines += ["", "sums over many lags, before the recurrence: convolutions along time in plain torch"]
+        lines += [line for subject, text in told["taps"].items() for line in wrapped(f"{subject}: {text}", 2)]
     if told["parallel"]:
         lines += ["", "products with parameters, for all steps at once (plain torch: all that needs no state)"]
         lines += wrapped(f"one leaves the recurrence where that saves {RATIO:.0f} operations for each byte moved", 2)

@@ -46,65 +46,98 @@ def _tap_back(x, axes, order, sizes):
     return x.expand([sizes[a] for a in axes])
 
 
-def _tap_sizes(x, w, how):
-    """Extents by axis: B and T of a batch and its steps, and those of x and w."""
-    own, given, *_ = _tap_axes(how)
-    return {**dict(zip("BT" + own, x.shape, strict=True)), **dict(zip(given, w.shape, strict=True))}
+class _TapRows(NamedTuple):
+    """An input in the order of time, with what precedes it.
+
+    rows: [B, S, ..]; lead: how many of the rows of a batch precede its steps; far: lags of so many steps reach nothing; places: of the steps of a pack among the rows, which have room between sequences; before: the rows [N, P] that
+    precede these; turned: whether time runs from the last step back.
+    """
+
+    rows: torch.Tensor
+    lead: int
+    far: int
+    places: torch.Tensor | None
+    before: torch.Tensor | None
+    turned: bool
 
 
-def _tap_places(x, lags, cu_seqlens, reverse):
-    """(the lags that reach a step, rising, and which of all they are), (places of the steps of a pack that has zeros between its
-    sequences or None, how many places there are)."""
-    lags, steps = range(-lags.start, -lags.stop, -lags.step) if reverse else lags, x.shape[1]
-    own = [k for k, lag in enumerate(lags) if abs(lag) < steps][:: 1 if lags.step > 0 else -1]
-    lags = [lags[k] for k in own]
-    if cu_seqlens is None or not lags:
-        return (lags, own), (None, steps)
-    gap = max(abs(lags[0]), abs(lags[-1]))
-    t = torch.arange(steps, device=x.device)
-    sequence = torch.searchsorted(cu_seqlens, t.to(cu_seqlens.dtype), right=True) - 1
-    return (lags, own), (t + gap * sequence, steps + gap * (cu_seqlens.shape[0] - 1))
+def _tap_rows(x, reach, cu_seqlens, turned, before=None):
+    """x [B, T, ..] with the rows before it [B, P, ..], of a pack with room before each sequence and behind it."""
+    steps, lead = x.shape[1], 0 if before is None else before.shape[1]
+    if cu_seqlens is None:
+        x = x.flip(1) if turned else x
+        return _TapRows(torch.cat([before.to(x.dtype), x], 1) if lead else x, lead, lead + steps, None, None, turned)
+    far = lead + (steps if x.is_cuda else max([0, *cu_seqlens.diff().tolist()]))  # a GPU would have to be waited for
+    gap = max(lead, min(reach, far))
+    t, bounds = torch.arange(steps, device=x.device), torch.cat([cu_seqlens.long(), cu_seqlens.new_full((1,), steps).long()])
+    own = torch.searchsorted(bounds[:-1], t, right=True) - 1
+    places = gap * (own + 1) + (bounds[own] + bounds[own + 1] - 1 - t if turned else t)
+    rows = x.new_zeros(1, steps + gap * (len(bounds) + 1), *x.shape[2:]).index_copy_(1, places, x)
+    if before is None:
+        return _TapRows(rows, 0, far, places, None, turned)
+    first = bounds[:-2] + gap * (torch.arange(len(before), device=x.device) + 1)
+    told = first[:, None] + torch.arange(-before.shape[1], 0, device=x.device)
+    rows = rows.index_copy_(1, told.flatten(), before.flatten(0, 1)[None].to(x.dtype))
+    return _TapRows(rows, 0, far, places, told, turned)
 
 
-def _tap_spread(x, places, steps):
-    """[.., T] of a pack with zeros between its sequences."""
-    return x if places is None else x.new_zeros(*x.shape[:-1], steps).index_copy_(-1, places, x)
+def _tap_steps(rows, given):
+    """The gradient of x, from that of its rows; and of what was before it."""
+    if given.places is not None:
+        return rows.index_select(1, given.places), None if given.before is None else rows[0, given.before]
+    x = rows[:, given.lead :]
+    return x.flip(1) if given.turned else x, rows[:, : given.lead]
 
 
-def _taps(x, w, how, lags, cu_seqlens=None, reverse=False, fft=False):
+def _taps(given, w, how, lags, fft=False):
     """y[:, t] = sum over k of w[k] * x[:, t - lags[k]], axes as `how` says: x [B, T, ..], w [.., k, ..] and y [B, T, ..].
 
-    Outside of its sequence x is 0. fft: whether FFTs may be taken where the sizes say so.
+    given: x as `_tap_rows`; outside of its sequence it is 0. fft: whether FFTs may be taken where the sizes say so.
     """
-    own, given, made, alone, groups, summed, new = _tap_axes(how)
-    sizes, ((lags, kept), (places, steps)) = _tap_sizes(x, w, how), _tap_places(x, lags, cu_seqlens, reverse)
+    x, (own, taken, made, alone, groups, summed, new) = given.rows, _tap_axes(how)
+    sizes, (lags, kept) = _tap_sizes(x, w, own, taken), _tap_reached(lags, given.far)
     rows = _tap_laid(x, "BT" + own, ["B", *alone, *groups, *summed, "T"], [["B", *alone], [*groups, *summed], "T"])
-    kernel = _tap_laid(w.to(x.dtype), given, [*groups, *new, *summed, "k"], [[*groups, *new], summed, "k"])[..., kept]
-    y = _tap_sum(_tap_spread(rows, places, steps), kernel, lags, math.prod([sizes[a] for a in groups]), fft)
-    order = ["B", *alone, *groups, *new, "T"]
-    y = y if places is None else y.index_select(-1, places)
+    kernel = _tap_laid(w.to(x.dtype), taken, [*groups, *new, *summed, "k"], [[*groups, *new], summed, "k"])[..., kept]
+    y = _tap_sum(rows, kernel, lags, math.prod([sizes[a] for a in groups]), fft, given.lead)
+    y = y if given.places is None else y.index_select(-1, given.places)
+    y = y.flip(-1) if given.turned and given.places is None else y
+    order, sizes["T"] = ["B", *alone, *groups, *new, "T"], y.shape[-1]
     return y.reshape([sizes[a] for a in order]).permute([order.index(a) for a in "BT" + made]).contiguous()
 
 
-def _taps_backward(d, x, w, how, lags, cu_seqlens=None, reverse=False, fft=False, needs=(True, True)):
-    """The gradients of x and w, or None: a convolution with the lags turned around, and a correlation."""
-    own, given, made, alone, groups, summed, new = _tap_axes(how)
-    sizes, ((lags, kept), (places, steps)) = _tap_sizes(x, w, how), _tap_places(x, lags, cu_seqlens, reverse)
+def _taps_backward(d, given, w, how, lags, fft=False, needs=(True, True)):
+    """The gradients of x as `_tap_rows` and of w, or None: a convolution with the lags turned around, and a correlation."""
+    x, (own, taken, made, alone, groups, summed, new) = given.rows, _tap_axes(how)
+    sizes, (lags, kept) = _tap_sizes(x, w, own, taken), _tap_reached(lags, given.far)
     count = math.prod([sizes[a] for a in groups])
-    d_rows = _tap_laid(d, "BT" + made, ["B", *alone, *groups, *new, "T"], [["B", *alone], [*groups, *new], "T"])
-    d_rows, d_x, d_w = _tap_spread(d_rows, places, steps), None, None
+    if given.places is None:
+        d = torch.nn.functional.pad(d.flip(1) if given.turned else d, (0, 0) * (d.dim() - 2) + (given.lead, 0))
+    else:
+        d = d.new_zeros(1, x.shape[1], *d.shape[2:]).index_copy_(1, given.places, d)
+    d = _tap_laid(d, "BT" + made, ["B", *alone, *groups, *new, "T"], [["B", *alone], [*groups, *new], "T"])
+    d_x = d_w = None
     if needs[0]:
-        kernel = _tap_laid(w.to(d.dtype), given, [*groups, *summed, *new, "k"], [[*groups, *summed], new, "k"])
-        d_x = _tap_sum(d_rows, kernel[..., kept].flip(-1), [-lag for lag in lags[::-1]], count, fft)
-        d_x = d_x if places is None else d_x.index_select(-1, places)
+        kernel = _tap_laid(w.to(d.dtype), taken, [*groups, *summed, *new, "k"], [[*groups, *summed], new, "k"])
+        d_x = _tap_sum(d, kernel[..., kept].flip(-1), [-lag for lag in lags[::-1]], count, fft)
         d_x = _tap_back(d_x, "BT" + own, ["B", *alone, *groups, *summed, "T"], sizes)
     if needs[1]:
         rows = _tap_laid(x, "BT" + own, ["B", *alone, *groups, *summed, "T"], [["B", *alone], [*groups, *summed], "T"])
-        found = _tap_products(d_rows, _tap_spread(rows, places, steps), lags, count, fft)
+        found = _tap_products(d, rows, lags, count, fft)
         d_w = found.new_zeros(*found.shape[:-1], sizes["k"])
         d_w[..., kept] = found
-        d_w = _tap_back(d_w, given, [*groups, *new, *summed, "k"], sizes).to(w.dtype)
+        d_w = _tap_back(d_w, taken, [*groups, *new, *summed, "k"], sizes).to(w.dtype)
     return d_x, d_w
+
+
+def _tap_sizes(x, w, own, taken):
+    """Extents by axis: B and T of a batch and its rows, and those of x and w."""
+    return {**dict(zip("BT" + own, x.shape, strict=True)), **dict(zip(taken, w.shape, strict=True))}
+
+
+def _tap_reached(lags, far):
+    """The lags that reach a row, rising, and which of all they are."""
+    kept = [k for k, lag in enumerate(lags) if abs(lag) < far][:: 1 if lags.step > 0 else -1]
+    return [lags[k] for k in kept], kept
 
 
 def _tap_direct(x, w, **how):
@@ -115,13 +148,14 @@ def _tap_direct(x, w, **how):
         return torch.nn.functional.conv1d(x, w, **how)
 
 
-def _tap_sum(x, w, lags, groups, fft):
-    """[N, groups * given, T] and [groups * made, given, lags] -> [N, groups * made, T]: the sum over lags, and over given."""
+def _tap_sum(x, w, lags, groups, fft, lead=0):
+    """[N, groups * given, T] and [groups * made, given, lags] -> [N, groups * made, T]: the sum over lags, and over given; from
+    step `lead` on."""
     if not lags or 0 in x.shape or 0 in w.shape:
-        return x.new_zeros(x.shape[0], w.shape[0], x.shape[-1])
+        return x.new_zeros(x.shape[0], w.shape[0], x.shape[-1] - lead)
     if fft and _tap_fft_pays(x, w, groups):
-        return _tap_sum_fft(x, w, lags, groups)
-    padded, apart = torch.nn.functional.pad(x, (lags[-1], -lags[0])), lags[-1] - lags[-2] if lags[1:] else 1
+        return _tap_sum_fft(x, w, lags, groups)[..., lead:]
+    padded, apart = torch.nn.functional.pad(x, (lags[-1] - lead, -lags[0])), lags[-1] - lags[-2] if lags[1:] else 1
     return _tap_direct(padded, w.flip(-1), dilation=apart, groups=groups)
 
 
@@ -192,20 +226,21 @@ def _pair(stage: Stage) -> list[str]:
     table = argument_table(part)
     x, w = one.window.text("name"), one.weights.text("name")
     found, source = lags(one.window), (safe_name(x), safe_name(w))
-    spread = f"range({found.start}, {found.stop}, {found.step})"
     turned = "not reverse" if part.direction == "backward" else "reverse"
-    more = [f'"{_how(stage, one)}"', spread, "cu_seqlens", turned, *["True"] * part.wishes.convolution]
-    doc = f"A sum over {len(found)} lags of {x}, for all steps at once."
+    rows = f"    rows = _tap_rows({source[0]}, {max(map(abs, found))}, cu_seqlens, {turned})"
+    more = [f'"{_how(stage, one)}"', f"range({found.start}, {found.stop}, {found.step})"]
+    more += ["fft=True"] * part.wishes.convolution
     names = [emitted_name(a) for a in table]
-    forward = header(f"_{stage.name}", names, doc, packs=True)
-    forward.append(lay("return (_taps(", [*source, *more], "),)", 4))
+    forward = header(f"_{stage.name}", names, f"A sum over {len(found)} lags of {x}, for all steps at once.", packs=True)
+    forward += [rows, lay("return (_taps(", ["rows", source[1], *more], "),)", 4)]
     moved = [a.of for a in table if a.gradient]
     d = f"d_{safe_name(name)}"
     back = header(f"_{stage.name}_backward", [*names, d], "Gradients of it.", True, [f"needs=(True,) * {len(moved)}"])
     asked = [f"needs[{moved.index(y)}]" if y in moved else "False" for y in (x, w)]
-    fft = [] if part.wishes.convolution else ["False"]
-    given = [d, *source, *more, *fft, f"({', '.join(asked)})"]
-    back.append(lay(f"d_{source[0]}, d_{source[1]} = _taps_backward(", given, ")", 4))
+    given = [d, "rows", source[1], *more, f"needs=({', '.join(asked)})"]
+    back += [rows, lay(f"d_{source[0]}, d_{source[1]} = _taps_backward(", given, ")", 4)]
+    if x in moved:
+        back.append(f"    d_{source[0]} = _tap_steps(d_{source[0]}, rows)[0] if {asked[0]} else None")
     answers = {x: f"d_{source[0]}", w: f"d_{source[1]}"}
     back.append(returned([answers.get(y, f"torch.zeros_like({safe_name(y)})") for y in moved], 4))
     return ["\n".join(forward), "\n".join(back)]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from seqc.ir.graph import Node, topological
 from seqc.ir.ops import TABLE
+from seqc.ir.windows import lags, window_of
 
 COLOURS = {"input": "#dbe9f6", "param": "#e5f5e0", "state": "#fde0c5", "cot": "#eadcf4", "mask": "#eeeeee"}
 
@@ -47,6 +48,7 @@ def label(n: Node, name: str) -> str:
     dims = f"[{', '.join(n.dims)}]"
     if n.op == "leaf":
         offset = f" {-n.number('offset'):+d} steps" if n.number("offset") else ""
+        offset = f" {-lags(n)[0]:+d}..{-lags(n)[-1]:+d} steps" if window_of(n) else offset
         return f"{n.text('kind')} {n.text('name')}{offset}\n{dims}"
     constants = [f"{a.attr('value'):g}" if a.op == "const" else "·" for a in n.args]
     shown = n.op if "·" not in constants or set(constants) == {"·"} else f"{n.op}({', '.join(constants)})"

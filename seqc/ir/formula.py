@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from seqc.ir.graph import Node
 from seqc.ir.ops import TABLE
+from seqc.ir.windows import lags, window_of
 
 NEGATION = 6
 ATOM = 9
@@ -42,6 +43,7 @@ def _spelled(n: Node, args: list[tuple[str, int]]) -> tuple[str, int]:
         offset = n.number("offset")
         kind = n.text("kind")
         time = "[t-1]" if kind == "state" else f"[t{-offset:+d}]" if offset else ""
+        time = f"[t{-offset:+d}..{-lags(n)[-1]:+d}]" if window_of(n) else time
         return n.text("name") + time, ATOM
     if n.op == "const":
         value = n.attr("value") or 0.0  # -0 is 0 to a reader

@@ -4,6 +4,7 @@ In: outputs (key -> node). Out: one line per node, arguments first. One line is 
 
     %q = input q [B, H, K]              a leaf: kind, name, axes in declared order; `@2` after the name is the offset,
     %valid = mask valid [t] bool        `bool` at the end its dtype
+    %x = input x @0..63 by 1 over L [B, L]    many lags of an input, along the dim L
     %0 = exp(%q) : [B, H, K]            an operator: arguments are names or numbers; attributes come as `key=value`
     %1 = sum(%0) over=(K) : [B, H]      with value a number, true, false, a word, or a list of words in parentheses;
     out o = %1                          what follows `:` is checked, and may be left out
@@ -20,10 +21,12 @@ from collections.abc import Mapping
 
 from seqc.ir.graph import Attr, Node, const, leaf, node, topological
 from seqc.ir.ops import TABLE
+from seqc.ir.windows import lags, window, window_of
 
 NAME = r"[A-Za-z_][\w.@]*'*"
 VALUE = r"[^\s(]+|\([^)]*\)"
-LEAF = re.compile(rf"%(\S+) = (\w+) ({NAME}?)(?: ?@(-?\d+))? \[([^\]]*)\](?: (bool|int))?")
+LAGS = rf"(?: ?@(-?\d+)(?:\.\.(-?\d+) by (-?\d+) over ({NAME}))?)?"
+LEAF = re.compile(rf"%(\S+) = (\w+) ({NAME}?){LAGS} \[([^\]]*)\](?: (bool|int))?")
 APPLY = re.compile(rf"%(\S+) = (\w+)\(([^)]*)\)((?: \w+=(?:{VALUE}))*)(?: : (\[[^\]]*\](?: bool)?))?")
 RESULT = re.compile(r"out (\S+) = (\S+)")
 
@@ -59,6 +62,8 @@ def _name(n: Node, given: str | None, taken: set[str]) -> str:
 
 def _leaf(n: Node) -> str:
     offset = f" @{n.number('offset')}" if n.number("offset") else ""
+    if window_of(n):
+        offset = f" @{lags(n)[0]}..{lags(n)[-1]} by {lags(n).step} over {window_of(n)}"
     kind = "" if n.dtype == "real" else f" {n.dtype}"
     return f"{n.text('kind')} {n.text('name')}{offset} [{', '.join(n.names('shape'))}]{kind}"
 
@@ -96,8 +101,12 @@ def _line(line: str, known: dict[str, Node], outputs: dict[str, Node]) -> None:
     elif found := APPLY.fullmatch(line):
         known[found[1]] = _applied(found, known)
     elif found := LEAF.fullmatch(line):
-        dims = _words(found[5])
-        known[found[1]] = leaf(found[2], found[3], dims, int(found[4] or 0), found[6] or "real")
+        dims, first = _words(found[8]), int(found[4] or 0)
+        if found[7]:
+            lags = range(first, int(found[5]) + int(found[6]), int(found[6]))
+            known[found[1]] = window(found[3], tuple(d for d in dims if d != found[7]), found[7], lags)
+        else:
+            known[found[1]] = leaf(found[2], found[3], dims, first, found[9] or "real")
     else:
         raise IrError("not a line of the text form")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -125,7 +126,8 @@ class Tapped:
 
     def text(self, name: str) -> str:
         """The spec."""
-        return f"spec {name}\ndim D, E, L = {L}\n{self.lines}\n".replace("dim D, E", "dim D, E" if "E" in self.lines else "dim D")
+        dims = "D, E" if "E" in self.lines else "D"
+        return f"spec {name}\ndim {dims}, L = {L}\n{self.lines}\n"
 
 
 RUN = "\nparam r[D]\nstate h[D] = 0\nh = tanh(r * h[t-1] + {})\noutput o[D] = h"
@@ -211,7 +213,7 @@ def judged(
     """What a case computes, of a pack sequence by sequence."""
     if bounds is not None:
         parts = []
-        for i, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        for i, (start, end) in enumerate(pairwise(bounds)):
             if start < end:
                 timed = {k: v[:, start:end] for k, v in values.items() if k in "xgz"}
                 own = {k: v[i : i + 1] for k, v in values.items() if k == "a" and v.dim() == 3}
