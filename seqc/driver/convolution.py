@@ -22,7 +22,7 @@ from seqc.ir.block import free_dims
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, leaves
 from seqc.ir.program import Program
-from seqc.ir.windows import lags
+from seqc.ir.windows import lags, windows
 
 LETTERS = "acdefghijklmnopqrsuvwxyzACDEFHIJKLMNOPQRSUVWXYZ"  # all but those of the batch and of time
 
@@ -33,6 +33,8 @@ def why_none(program: Program) -> str:
     """Why a program has no convolution; "" where it has one."""
     if (why := not_invariant(program)) != "":
         return why
+    if windows(program.graph.values()):
+        return "it sums many lags of an input, which is a convolution of its own"
     return "a parameter differs from sequence to sequence" if any(p.per_batch for p in program.params.values()) else ""
 
 
@@ -45,9 +47,9 @@ def refused(program: Program) -> Unsupported:
 
 def system(program: Program) -> System | None:
     """What the emitted file of a program needs; None where it has no convolution. Raises Unsupported where the spec asks for
-    one all the same."""
+    one all the same, and sums no taps, which take FFTs then."""
     if why_none(program):
-        if program.wishes.convolution:
+        if program.wishes.convolution and not windows(program.graph.values()):
             raise refused(program)
         return None
     states = [(d.name, d.dims) for d in program.states.values()]

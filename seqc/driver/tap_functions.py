@@ -49,8 +49,9 @@ def _tap_back(x, axes, order, sizes):
 class _TapRows(NamedTuple):
     """An input in the order of time, with what precedes it.
 
-    rows: [B, S, ..]; lead: how many of the rows of a batch precede its steps; far: lags of so many steps reach nothing; places: of the steps of a pack among the rows, which have room between sequences; before: the rows [N, P] that
-    precede these; turned: whether time runs from the last step back.
+    rows: [B, S, ..]; lead: how many of the rows of a batch precede its steps; far: lags of so many steps reach nothing;
+    places: of the steps of a pack among the rows, which have room between sequences; before: the places [N, P] of what
+    precedes these; turned: whether time runs from the last step back.
     """
 
     rows: torch.Tensor

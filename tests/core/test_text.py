@@ -8,6 +8,7 @@ from seqc.frontend.elaborate import load
 from seqc.ir.graph import Node, const, index, leaf, node, size
 from seqc.ir.graph_text import IrError, parse, show
 from seqc.ir.ops.structure import cumsum, shift, take
+from seqc.ir.windows import window
 from seqc.passes.derive_backward import derive_backward
 
 SPEC = """spec demo
@@ -48,6 +49,14 @@ def test_every_kind_of_attribute_comes_back() -> None:
     }
     again = parse(show(graph))
     assert all(again[key] is graph[key] for key in graph)
+
+
+def test_many_lags_of_an_input() -> None:
+    x, other = (window("x", ("B", "D"), "L", lags) for lags in (range(64), range(8, -184, -3)))
+    graph = {"o": x, "p": other, "q": leaf("input", "x", ("B", "D"))}
+    text = show(graph)
+    assert "input x @0..63 by 1 over L [B, L, D]" in text and "@8..-181 by -3 over L" in text
+    assert all(again is graph[key] for key, again in parse(text).items())
 
 
 def test_the_form_itself() -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+import seqc
 from seqc.driver.compile import Options, compile_program
 from seqc.driver.load_emitted import load_emitted
 from seqc.frontend.elaborate import load
-from tests.emit.taps import CASES, differences
+from tests.emit.taps import CASES, arguments, differences
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,6 +56,54 @@ def test_few_steps(steps: int) -> None:
         module, compiled = made(name, "torch")
         for what, value, truth in differences(name, module, compiled.signature, torch.float64, None, False, steps):
             assert torch.allclose(value, truth, rtol=1e-11, atol=1e-12), what
+
+
+@pytest.mark.parametrize("bounds", [None, (0, 3, 3, 60, 61, 75)], ids=["batch", "pack"])
+@pytest.mark.parametrize("name", ["cell", "dilated", "rising", "gated"])
+def test_fft(name: str, bounds: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By FFT where the spec allows it: the same up to rounding."""
+    module, compiled = made(name, "cpu", "schedule convolution\n")
+    asked: list[bool] = []
+    monkeypatch.setitem(vars(module), "_tap_fft_pays", lambda *_: not asked.append(True))
+    for what, value, truth in differences(name, module, compiled.signature, torch.float32, bounds, False):
+        error = (value.to(torch.float64) - truth).abs().max() / truth.abs().max().clamp(min=1.0)
+        assert error < 1e-5, what
+    assert asked
+    assert "fft=True" not in made(name, "cpu")[1].text
+
+
+def test_causal_to_the_bit() -> None:
+    """What comes later has no effect on a sum of taps."""
+    for name in ("fir", "cell"):
+        for backend in ("torch", "cpu"):
+            module, compiled = made(name, backend)
+            values = {k: v.float() for k, v in arguments(name, compiled.signature, 2, 70).items()}
+            changed = {**values, "x": torch.cat([values["x"][:, :33], torch.randn(2, 37, 3)], 1)}
+            run = getattr(module, compiled.signature.spec)
+            for one, other in zip(run(**values)[:1], run(**changed)[:1], strict=True):
+                assert torch.equal(one[:, :33], other[:, :33])
+                assert not torch.equal(one[:, 33:], other[:, 33:])
+
+
+def test_second_derivatives() -> None:
+    """Of the plain form, whose single steps read all lags at once."""
+    for name in ("cell", "rising"):
+        module, compiled = made(name, "torch")
+        values = [x[:1, :9] if k == "x" else x for k, x in arguments(name, compiled.signature, 1, 9).items()]
+        given = [x.requires_grad_() for x in values]
+        assert torch.autograd.gradgradcheck(lambda *x, m=module, s=compiled.signature.spec: getattr(m, s)(*x)[0], given)
+
+
+def test_streams() -> None:
+    """Portions of a sequence, and the steps before them that taps reach."""
+    for name in ("cell", "rising"):
+        compiled = made(name, "cpu")[1]
+        values = arguments(name, compiled.signature, 2, 90)
+        right = CASES[name].truth(values)
+        params = {k: v.float() for k, v in values.items() if k != "x"}
+        stream = seqc.compile(CASES[name].text(name)).stream(**params)
+        rows = [stream.push(part.float())[0] for part in values["x"].split([1, 50, 7, 32], 1)] + [stream.flush()[0]]
+        assert torch.allclose(torch.cat(rows, 1).double(), next(iter(right.values())), atol=1e-5)
 
 
 def test_in_the_interpreter() -> None:
