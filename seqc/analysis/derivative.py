@@ -18,8 +18,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import reduce
 
+from seqc.analysis.choices import any_of, steep_nodes
 from seqc.diagnostics import Unsupported
-from seqc.ir.graph import Node, const, depends, node, renamed, topological, total
+from seqc.ir.graph import BATCH, COL, ROW, Node, const, depends, node, renamed, topological, total
+from seqc.ir.graph import along as moves
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.elementwise import where
 
@@ -115,6 +117,8 @@ class _Choices:
     what it hides lies in the same arrays as what it shows."""
 
     def __init__(self, roots: Iterable[Node]) -> None:
+        roots = list(roots)
+        self.steep = steep_nodes(roots)
         self.by_data: dict[Node, bool] = {}
         for n in topological(roots):
             self._depends(n)
@@ -142,7 +146,7 @@ class _Choices:
         row = TABLE[n.op]
         dims = {x for c in chosen for x in c.dims}
         if not row.elementwise and (n.op not in ALONG or (n.op == "expand" and dims & set(n.names("over")))):
-            d, chosen = selected(d, chosen), ()
+            d, chosen = selected(d, chosen), self._rows(arg, chosen, moves(n) or tuple(x for x in n.dims if x != BATCH))
         part, more = self._taken_off(rule(n, d))  # type: ignore[operator]
         if n.op == "rename":
             chosen = tuple(renamed(c, n.text("new"), n.text("old")) for c in chosen)
@@ -154,16 +158,24 @@ class _Choices:
         lost = [x for x in n.dims if x not in arg.dims]
         along = tuple(c for c in chosen if set(c.dims) & set(lost))
         if along:
-            part = _factors_selected(n, arg, d, part, along)
-        return total(part, lost), tuple(c for c in chosen if c not in along)
+            part = self._factors_selected(n, arg, d, part, along)
+        return total(part, lost), (*(c for c in chosen if c not in along), *self._rows(arg, along, tuple(lost)))
 
+    def _rows(self, arg: Node, chosen: Chosen, lost: tuple[str, ...]) -> Chosen:
+        """What is left of selections that were applied before dims were mixed or summed: where none of a row is chosen, what
+        is zero meets no infinite slope below `arg`. Of sequences and steps no rows are made."""
+        if not chosen or not self.steep[arg]:
+            return ()
+        every = _both(chosen)
+        over = tuple(x for x in every.dims if x in lost or x not in arg.dims)
+        return () if {BATCH, ROW, COL} & {*over} else (any_of(every, over),)
 
-def _factors_selected(n: Node, arg: Node, d: Node, part: Node, chosen: Chosen) -> Node:
-    """`part`, selected before it is summed: an outer product stays one, its factors selected."""
-    if n.op != "mul" or n.args[0] is n.args[1]:
-        return selected(part, chosen)
-    other = n.args[1] if n.args[0] is arg else n.args[0]
-    if set(other.dims) <= set(d.dims) or set(d.dims) <= set(other.dims):
-        return selected(part, chosen)
-    mine = tuple(c for c in chosen if set(c.dims) <= set(other.dims))
-    return selected(d, chosen) * selected(other, mine)
+    def _factors_selected(self, n: Node, arg: Node, d: Node, part: Node, chosen: Chosen) -> Node:
+        """`part`, selected before it is summed: an outer product stays one, its factors selected."""
+        if n.op != "mul" or n.args[0] is n.args[1]:
+            return selected(part, chosen)
+        other = n.args[1] if n.args[0] is arg else n.args[0]
+        if set(other.dims) <= set(d.dims) or set(d.dims) <= set(other.dims):
+            return selected(part, chosen)
+        mine = tuple(x for c in chosen for x in ((c,) if set(c.dims) <= set(other.dims) else self._rows(other, (c,), ())))
+        return selected(d, chosen) * selected(other, mine)

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from seqc.ir.graph import BATCH, Node, leaves, node, renamed, topological
+from seqc.analysis.choices import any_of, steep_nodes
+from seqc.ir.graph import BATCH, Node, leaves, node, renamed
 from seqc.ir.once import found_once
 from seqc.ir.ops import TABLE, holds
 from seqc.ir.ops.elementwise import where
@@ -43,10 +44,7 @@ class _Branches:
     """Rebuilds nodes for the choices under which they count: (node, condition) -> node."""
 
     def __init__(self, roots: Iterable[Node]) -> None:
-        self.steep: dict[Node, bool] = {}  # whether a node, or one below it, may be infinite or have an infinite slope
-        for n in topological(roots):
-            own = holds(n, "steep") or (holds(n, "curved") and not holds(n, "finite"))
-            self.steep[n] = (own and bool(leaves([n]))) or any(self.steep[a] for a in n.args)
+        self.steep = steep_nodes(roots)
         self.done: dict[_Key, Node] = {}
 
     def rebuilt(self, root: Node) -> Node:
@@ -76,7 +74,7 @@ class _Branches:
         """The condition within an operator: one that mixes the places of a dim is there for all of them."""
         if chosen is None or TABLE[n.op].elementwise or n.op in _ALONG:
             return chosen
-        return _any(chosen, tuple(d for d in chosen.dims if d != BATCH))
+        return any_of(chosen, tuple(d for d in chosen.dims if d != BATCH))
 
     def _made(self, n: Node, chosen: Node | None) -> Node:
         if not self.steep[n]:
@@ -93,7 +91,7 @@ class _Branches:
         inside = self._inside(n, chosen)
         assert inside is not None
         if not TABLE[n.op].elementwise:
-            inside = _any(inside, tuple(d for d in inside.dims if d not in a.dims))
+            inside = any_of(inside, tuple(d for d in inside.dims if d not in a.dims))
         return where(inside, x, node("stopgrad", x))
 
 
@@ -103,10 +101,5 @@ def _both(chosen: Node | None, test: Node) -> Node:
 
 def _key(a: Node, chosen: Node | None) -> _Key:
     """A node and the condition on its own dims: where any place of another dim is chosen."""
-    return a, None if chosen is None else _any(chosen, tuple(d for d in chosen.dims if d not in a.dims))
+    return a, None if chosen is None else any_of(chosen, tuple(d for d in chosen.dims if d not in a.dims))
 
-
-def _any(chosen: Node, over: tuple[str, ...]) -> Node:
-    if not over:
-        return chosen
-    return node("gt", node("amax", where(chosen, 1.0, 0.0), over=over), node("const", value=0.5))

@@ -101,30 +101,51 @@ output h
 """
 
 
-def test_what_a_whole_row_tells_counts_where_any_of_the_row_is_chosen() -> None:
-    """Two levels of torch.func: all of it is the plain form's."""
+def rows_loop(x: Tensor, y: Tensor, m: Tensor, R: Tensor) -> Tensor:
+    rows = []
+    for b in range(2):
+        h = torch.zeros(2, dtype=torch.float64)
+        for t in range(3):
+            one, of = x[b, t], y[b, t]
+            u = [one[d] * of.log().sum() + (R[d] / of).sum() if m[b, t, d] > 0 else R[d] @ one for d in range(2)]
+            h = 0.5 * h + torch.stack(u)
+            rows.append(h)
+    return torch.stack(rows).view(x.shape)
+
+
+def rows_drawn() -> tuple[Tensor, ...]:
+    """Rows that are infinite where nothing of them is chosen."""
     x, y, m, *_ = drawn()
     y = torch.where((m > 0).any(-1, keepdim=True), y.abs() + 0.5, 0.0)
-    R = torch.tensor([[1.0, 0.5], [-0.5, 2.0]], dtype=torch.float64)
+    return x / 100, y, m, torch.tensor([[1.0, 0.5], [-0.5, 2.0]], dtype=torch.float64)
+
+
+def test_what_a_whole_row_tells_counts_where_any_of_the_row_is_chosen() -> None:
+    """Two levels of torch.func: all of it is the plain form's."""
+    x, y, m, R = rows_drawn()
     made = load_emitted(compile_spec(ROWS, Options("torch")).text, "rows")
-
-    def truth(x: Tensor, y: Tensor, R: Tensor) -> Tensor:
-        rows = []
-        for b in range(2):
-            h = torch.zeros(2, dtype=torch.float64)
-            for t in range(3):
-                one, of = x[b, t], y[b, t]
-                u = [one[d] * of.log().sum() + (R[d] / of).sum() if m[b, t, d] > 0 else R[d] @ one for d in range(2)]
-                h = 0.5 * h + torch.stack(u)
-                rows.append(h)
-        return torch.stack(rows).view(x.shape)
-
-    calls = (lambda x, y, R: made.rows(x, y, m, R).h.square().sum(), lambda x, y, R: truth(x, y, R).square().sum())
-    found = [torch.func.jacrev(torch.func.jacrev(f, (0, 1, 2)), (0, 1, 2))(x / 100, y, R) for f in calls]
+    calls = (lambda x, y, R: made.rows(x, y, m, R).h.square().sum(), lambda x, y, R: rows_loop(x, y, m, R).square().sum())
+    found = [torch.func.jacrev(torch.func.jacrev(f, (0, 1, 2)), (0, 1, 2))(x, y, R) for f in calls]
     for mine, wanted in zip(*found, strict=True):
         for a, b in zip(mine, wanted, strict=True):
             assert b.isfinite().all()
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_first_gradients_of_whole_rows(backend: str) -> None:
+    """The derived backward pass: the sum over a row has no choice of its own, but one that holds where any place has one."""
+    x, y, m, R = rows_drawn()
+    made = load_emitted(compile_spec(ROWS, Options(backend)).text, "rows")
+    dtype, tolerance = (torch.float32, 1e-5) if backend == "triton" else (torch.float64, 1e-10)
+    found = []
+    for call, kind in ((lambda *a: made.rows(*a).h, dtype), (rows_loop, torch.float64)):
+        own = [z.to(dtype).to(kind).requires_grad_() for z in (x, y, m, R)]
+        out = call(*own)
+        found.append([out, *torch.autograd.grad((out * out).sum(), own, materialize_grads=True)])
+    for a, b in zip(*found, strict=True):
+        assert b.isfinite().all()
+        torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
 
 
 def test_a_step_without_such_branches_is_the_plain_forms_own() -> None:
