@@ -25,6 +25,8 @@ from seqc.analysis.component import Component
 from seqc.analysis.noise import CLOCK
 from seqc.analysis.rotation import rotation
 from seqc.analysis.running_maximum import running_maximum
+from seqc.analysis.wrapped_sum import wrapped_sum
+from seqc.ir.formula import spell
 from seqc.ir.graph import Node, depends, leaves, topological
 from seqc.ir.once import found_once
 from seqc.ir.program import Program
@@ -84,7 +86,8 @@ def _component(program: Program, members: tuple[str, ...], cyclic: bool) -> Comp
                 return Component(members, "maximum", f"{m} is a running maximum{_quote(program, stop.at)}", {})
             first = next(filter(None, (nonlinear(program.updates[x], leaf_nodes) for x in members)), None)
             kind, told = ("dense", stop) if first is None else ("nonlinear", first)
-            return Component(members, kind, f"{told.why}{_quote(program, told.at)}", {}, told.at)
+            why = f"{told.why}{_quote(program, told.at)}{_instead(program, members)}"
+            return Component(members, kind, why, {}, told.at)
     if len(members) > 1:
         turned = rotation(members, leaf_nodes, forms) is not None
         why = "are turned and scaled as one complex number an element" if turned else "feed each other linearly"
@@ -104,6 +107,18 @@ def _constant(program: Program, state: str) -> bool:
     """Whether a state keeps its first value, and takes no gradient."""
     update = program.updates[state]
     return update.op == "stopgrad" and update.args[0] is program.states[state].leaf()
+
+
+def _instead(program: Program, members: tuple[str, ...]) -> str:
+    """What to write of a running phase, so that it is a sum."""
+    name, names = members[0], {n: program.spans[n].text for n in program.spans}
+    found = wrapped_sum(program.updates[name], program.states[name].leaf()) if len(members) == 1 else None
+    if found is None:
+        return ""
+    whole, size = (names.get(x, spell(x, names)) for x in found)
+    rest = f"mod({name}, {size})"
+    return (f". A sum that is cut at boundaries alone runs as a scan, `{name} = {whole}` with `every 64: {name} = {rest}`;"
+            f" so does a sum that is never cut, with `{rest}` in what reads it")
 
 
 def _quote(program: Program, at: Node) -> str:

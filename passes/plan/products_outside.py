@@ -14,6 +14,7 @@ on; elementwise gates, readouts of a matrix state and products with a vector sta
 - What reads rows by an index, or an index as a number, is **before** wherever it needs no state.
 - **Before** also takes the states that are nothing but earlier values of what needs no recurrence (`last = x`), where a product
   reads them; sums of products that nothing else reads are taken as one value.
+- **Before** reads zeros where a choice in the recurrence drops the product (`masked_operands`).
 - **After** takes an output whole, from its products on; the core gives what they read instead of it.
 - The core has the states, in the same order, and new inputs and outputs; its claims are checked on the whole program.
 Every result is what it was, up to the order of sums.
@@ -39,6 +40,7 @@ from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import Program, TensorDecl, Wishes
 from seqc.ir.views import bare
 from seqc.passes.plan.cutting import axes_of, fresh, names_of, part_of, plain, reached, sized, terms, times, told
+from seqc.passes.plan.masked_operands import masked_operands
 
 RATIO = 4.0  # operations saved for each byte of traffic
 WORD = 4.0  # bytes of a number
@@ -95,7 +97,10 @@ def products(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan:
 @found_once
 def split_parallel(program: Program, taken: frozenset[str] = frozenset()) -> Split:
     """The program in three; see the file's docstring."""
-    return _Splitter(program, taken).split()
+    whole = _Splitter(program, taken)
+    left = {n: (p.fixed, p.varying) for n in whole.hoisted if (p := whole.products.get(n)) is not None}
+    masked = masked_operands(program, left, whole.late)
+    return (whole if masked is program else _Splitter(masked, taken)).split()
 
 
 class _Splitter:
@@ -124,7 +129,7 @@ class _Splitter:
         program = self.program
         if len(self.streams) == len(program.states):
             return Split(None, program, None)  # no recurrence: every step is by itself
-        hoisted = self._hoisted()
+        hoisted = self.hoisted
         after = {}
         for name, y in program.outputs.items():
             chosen = self._after(y) if y in self.late else []
@@ -151,7 +156,8 @@ class _Splitter:
         operations = 2 * volume({d for f in found for d in f.dims}, self.sizes)
         return _Product(fixed, varying, operations, read, volume(n.dims, self.sizes))
 
-    def _hoisted(self) -> list[Node]:
+    @cached_property
+    def hoisted(self) -> list[Node]:
         """Values that leave the recurrence for the front; which of them are read is not known yet."""
         chosen = dict.fromkeys(n for n, p in self.products.items() if n not in self.late and p.pays and plain(n))
         chosen |= dict.fromkeys(n for n in self.order if n.op in READ and n not in self.late and plain(n))
