@@ -211,6 +211,12 @@ def _in_context(before: str, rest: str) -> str:
         return f"a sum over a dim is `sum[K](x)`; {_STEPS}"
     if rest.startswith("{"):
         return _braces(before, rest)
+    defined = re.match(r"(\[|=?[^=])*\]\s*=(?!=)", rest)
+    if defined and (match := re.match(r"([^\W\d]\w*)\s*\[[^][]*$", before)):
+        name = match.group(1)
+        if re.match(r"=?\s*-?\d+\s*\]", rest):
+            return f"one place of a dim is chosen by `{name} = where(index[K] == 0, ..., {name}[t-1])`"
+        return f"names stand on the left: name the place on a line of its own, `at = ...`, and write `{name}[at] = ...`"
     if rest.startswith(("'", '"')) and re.search(r"\b(einsum|rearrange|reduce|contract)\s*\($", before):
         return ELSEWHERE["einsum"]
     if rest.startswith("=") and re.search(r"\b(dim|axis|axes|keepdims?|over)\s*$", before):

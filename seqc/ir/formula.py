@@ -1,7 +1,8 @@
 """A node as the formula that a reader of the spec would write, on one line.
 
 In: a node, and names for some nodes (what the spec calls them). Out: text such as `1 - beta * sum[K](k * k)`. For
-messages and `explain` only: it is never parsed, and brackets are as few as the operators' precedence allows.
+messages and `explain` only: it is never parsed, and brackets are as few as the operators' precedence allows. A part of more
+than LONGEST characters is `..`: what is used twice is written twice, so that a few hundred operators may spell millions.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from seqc.ir.windows import lags, window_of
 
 NEGATION = 6
 ATOM = 9
+LONGEST = 240
 
 
 def spell(n: Node, names: Mapping[Node, str] | None = None) -> str:
@@ -30,7 +32,7 @@ def spell(n: Node, names: Mapping[Node, str] | None = None) -> str:
             continue
         stack.pop()
         if x not in done:
-            done[x] = _spelled(x, [done[a] for a in x.args])
+            done[x] = _spelled(x, [done[a] if len(done[a][0]) <= LONGEST else ("..", ATOM) for a in x.args])
     return done[n][0]
 
 

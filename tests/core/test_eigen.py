@@ -183,3 +183,12 @@ def test_a_nonlinear_claim_is_refused_when_nothing_is_known() -> None:
 def test_nothing_finite_is_claimed_of_an_unbounded_key() -> None:
     found = spectra(HEAD + "S = S[t-1] - beta * u * sum[K](u * S[t-1])\n" + TAIL).of["S"]
     assert found.range is not None and found.range.lo == -INF
+
+
+def test_a_running_phase_is_told_how_it_becomes_a_sum() -> None:
+    head = "spec a\ndim D\ninput a[D]\nparam c[D]\nstate p[D] = 0\noutput y = sin(p)\n"
+    sums = {"p = mod(p[t-1] + a, 2*pi)": "2*pi", "b = a + p[t-1]\np = b - floor(b)": "1", "p = mod(p[t-1] + a, c)": "c"}
+    for line, size in sums.items():
+        assert f"`every 64: p = mod(p, {size})`" in classify(load(head + line + "\n"))[0].why
+    for line in ("p = mod(0.5 * p[t-1] + a, 1)", "p = mod(p[t-1] + a, a)", "p = tanh(p[t-1]) + a"):
+        assert "every 64" not in classify(load(head + line + "\n"))[0].why

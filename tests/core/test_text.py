@@ -5,6 +5,7 @@ import re
 import pytest
 
 from seqc.frontend.elaborate import load
+from seqc.ir.formula import spell
 from seqc.ir.graph import Node, const, index, leaf, node, size
 from seqc.ir.graph_text import IrError, parse, show
 from seqc.ir.ops.structure import cumsum, shift, take
@@ -71,6 +72,15 @@ def test_the_form_itself() -> None:
         "%3 = sum(%2) over=(K) : [B, V]\n"
         "out o = %3\n"
     )
+
+
+def test_formula_of_shared_values_stays_short() -> None:
+    """Each value is read twice by the next: written out, sixty of them are 2^60 words."""
+    x = leaf("state", "x", ("B",))
+    for _ in range(60):
+        x = node("exp", x) * x
+    text = spell(x)
+    assert len(text) < 1000 and text.startswith("exp(") and ".." in text
 
 
 @pytest.mark.parametrize(("text", "problem"), [

@@ -148,6 +148,24 @@ def test_first_gradients_of_whole_rows(backend: str) -> None:
         torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("value", ["x", "exp(x)", "(1 / x)", "rmsnorm[E](x)"])
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_a_product_under_a_mask_leaves_no_trace_of_masked_inputs(backend: str, value: str) -> None:
+    """W @ x runs for all steps at once, without the mask that chooses it: what is masked is no number of its gradients."""
+    text = "spec a\ndim D, E\ninput x[E], m\nparam W[D, E]\nstate h[D] = 0\n"
+    text += f"h = where(m > 0, 0.5 * h[t-1] + W @ {value}, h[t-1])\noutput h"
+    made = load_emitted(compile_spec(text, Options(backend)).text, "a")
+    own = torch.Generator().manual_seed(0)
+    x, m, W = (torch.randn(*shape, generator=own, dtype=torch.float64) for shape in ((2, 5, 3), (2, 5), (4, 3)))
+    found = []
+    for hidden in (torch.nan, 1.0):
+        given = [torch.where(m[..., None] > 0, x, hidden).requires_grad_(), W.clone().requires_grad_()]
+        out = made.a(given[0], m, given[1]).h
+        found.append([out, *torch.autograd.grad((out * out).sum(), given)])
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b) and a.isfinite().all()
+
+
 def test_a_step_without_such_branches_is_the_plain_forms_own() -> None:
     tame = "spec tame\ninput x\nstate h = 0\nh = where(x > 0, tanh(x), h[t-1]) + exp(x)\noutput h"
     assert "_differentiated_step" not in compile_spec(tame, Options("torch")).text

@@ -49,6 +49,8 @@ def test_every_character_gets_its_advice(char: str) -> None:
     ("line", "advice"),
     [
         ("a = x if y else 0", "where(condition, a, b)"),
+        ("h[position[K](x)] = y", "`h[at] = ...`"),
+        ("h[0] = y", "h = where(index[K] == 0, ..., h[t-1])"),
         ("a = jnp.linalg.norm(x)", "norm[K](x)"),
         ("a = torch.nn.functional.silu(x)", "`silu(...)`"),
         ("a = x.detach()", "stopgrad(x)"),
