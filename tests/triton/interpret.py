@@ -82,7 +82,7 @@ def main() -> None:
     from tests.harness import compare, compare_steps, draw
 
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)  # `torch.empty` is all NaN then: what no kernel wrote is seen where it is read
+    torch.set_deterministic_debug_mode("error")  # `torch.empty` is all NaN then: what no kernel wrote is seen where it is read
     with tempfile.TemporaryDirectory() as folder:
         for number, line in enumerate(sys.stdin):
             case = json.loads(line)

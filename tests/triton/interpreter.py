@@ -4,12 +4,15 @@ In: nothing. Out: `choose()`, to be called before Triton is first imported. What
 (`test_device` compares), in a fraction of the time:
 - a scan with a function of ours is computed for one position along the axis at a time, not for one element;
 - the builtins of the language are replaced once, not at each call of a kernel or a device function, and there with one more
-  layer around the last one.
+  layer around the last one;
+- what only a type or a shape says (the numpy type, the number of elements) is worked out once for each, and tensors of one
+  shape are not broadcast.
 One thing is mended: a product of bf16 operands, whose bits Triton's own interpreter multiplies as whole numbers.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +25,45 @@ def choose() -> None:
 
     interpreter.ScanOps.generic_scan = scan_by_slices
     interpreter._patch_lang = Patches(interpreter._patch_lang)
+    remember_types()
     mend()
+
+
+def remember_types() -> None:
+    """Let what types and tensors say of their shape be worked out once for each shape."""
+    from triton.language import core
+    from triton.runtime import interpreter
+
+    make_type, make_tensor = core.block_type.__init__, core.tensor.__init__
+    types: dict[Any, dict[str, Any]] = {}
+    shapes: dict[Any, tuple[Any, Any]] = {}
+
+    def new_type(self: Any, element_ty: Any, shape: Any) -> None:
+        key = (str(element_ty), *(getattr(extent, "value", extent) for extent in shape))
+        if key not in types:
+            make_type(self, element_ty, shape)
+            types[key] = vars(self).copy()
+        vars(self).update(types[key] | {"element_ty": element_ty})
+
+    def new_tensor(self: Any, handle: Any, type: Any) -> None:
+        key = (*type.shape,) if type.is_block() else ()
+        if key not in shapes:
+            make_tensor(self, handle, type)
+            shapes[key] = self.shape, self.numel
+        self.handle, self.type, self.dtype = handle, type, type.scalar
+        self.shape, self.numel = shapes[key]
+
+    core.block_type.__init__, core.tensor.__init__ = new_type, new_tensor
+    plain = interpreter._get_np_dtype
+    of_numbers = functools.cache(plain)
+    interpreter._get_np_dtype = lambda type: plain(type) if type.scalar.is_ptr() else of_numbers(type.scalar)
+    broadcast = interpreter.TritonSemantic.broadcast_impl_value
+
+    def broadcast_others(self: Any, lhs: Any, rhs: Any) -> Any:
+        same = lhs.type.is_block() and rhs.type.is_block() and [*lhs.type.shape] == [*rhs.type.shape]
+        return (lhs, rhs) if same else broadcast(self, lhs, rhs)
+
+    interpreter.TritonSemantic.broadcast_impl_value = broadcast_others
 
 
 def mend() -> None:
@@ -55,15 +96,20 @@ class Patches:
     def __init__(self, patch: Any) -> None:
         self.patch = patch
         self.done: set[str] = set()
+        self.seen: dict[int, dict[str, Any]] = {}
 
     def __call__(self, function: Any) -> SimpleNamespace:
         from triton import language
 
+        names = function.__globals__
+        if self.seen.get(id(names)) is names:
+            return SimpleNamespace(restore=lambda: None)
         known = {"tl": language, "core": language.core}
-        seen = {name for name, module in known.items() if any(x is module for x in function.__globals__.values())}
+        seen = {name for name, module in known.items() if any(x is module for x in names.values())}
         if not seen <= self.done:
             self.patch(function)
             self.done |= seen
+        self.seen[id(names)] = names
         return SimpleNamespace(restore=lambda: None)
 
 
