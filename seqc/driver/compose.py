@@ -22,7 +22,7 @@ from seqc.driver.compose_newton import NewtonWalk
 from seqc.driver.compose_runs import Runs
 from seqc.driver.compose_tables import Events
 from seqc.driver.compose_waves import Waves
-from seqc.driver.inner import Around, assigned, behind, extent_of, header, refusal, switches, together
+from seqc.driver.inner import Around, Composition, assigned, behind, extent_of, header, refusal, switches, together
 from seqc.driver.signature_of import gate_inputs
 from seqc.emit import Kernels, Saved, safe_name
 from seqc.emit.expressions import Names
@@ -98,31 +98,35 @@ def _ends(program: Program) -> list[str]:
     return [f"{safe_name(s)}_T" for s in program.states]
 
 
-class _Chain:
+class _Chain(Composition):
     """Writes the functions of stages that follow one another; names of values are those of the programs, and no two alike."""
 
     def __init__(self, plan: Plan, made: Made) -> None:
-        self.program, self.stages, self.suffix = plan.program, plan.stages, made.suffix
         self.kernel = {stage.name: made.kernels[stage.name] for stage in plan.stages if stage.name in made.kernels}
         self.kernel |= {s.name: _around(s, s.inner, made) for s in plan.stages if s.inner}
         self.cores = [stage for stage in plan.stages if stage.name in self.kernel]
         self.torch = [s for s in plan.stages if s.walk in ("all", "taps", "steps") and s.name not in self.kernel]
-        self.table = argument_table(plan.program)
-        self.arguments = [emitted_name(a) for a in self.table]
-        self.stored = made.suffix == "triton"
         whole = any(s.program.states or any(d.per_batch for d in s.program.params.values()) for s in self.torch)
-        self.packs = all(k.packs for k in self.kernel.values()) and not whole
-        self.keywords = ["cu_seqlens=cu_seqlens", "reverse=reverse"] if self.packs else []
+        kernels = [*self.kernel.values()]
+        first = kernels[0] if kernels else Kernels("")  # none where torch serves all, inside of a stage beside others
+        super().__init__(plan.program, replace(
+            first, direct=False, packs=all(k.packs for k in kernels) and not whole, infer=any(k.infer for k in kernels),
+            writes=any(k.writes for k in kernels), float64=all(k.float64 for k in kernels),
+            limited=tuple(dict.fromkeys(d for k in kernels for d in k.limited)),
+        ), made.suffix)  # fmt: skip
+        self.stages, self.stored = plan.stages, made.suffix == "triton"
+        self.keywords = ["cu_seqlens=cu_seqlens", "reverse=reverse"] if self.run.packs else []
         gates = {x for stage in self.cores for x in gate_inputs(plan.program, stage.program)}
         real = [a for a in self.table if not a.whole]
         plain = [a for a in real if a.kind == "input" and a.of not in gates]
         self.main = emitted_name([*plain, *real][0])
         self.timed = emitted_name([*plain, *(a for a in self.table if a.kind == "input"), *real][0])  # has steps
-        names = Names((*self.arguments, *_ends(plan.program), "B", "T", "io", "x", "cu_seqlens", "reverse", "needs"))
+        names = Names((*self.arguments, *self.ends, "B", "T", "io", "x", "cu_seqlens", "reverse", "needs"))
         self.decls: dict[str, TensorDecl] = {x: d for stage in plan.stages for x, d in stage.program.output_decls.items()}
         self.called = {x: safe_name(x) for x in plan.program.inputs}
         self.called |= {x: names.fresh(x) for x in dict.fromkeys((*plan.program.outputs, *self.decls))}
-        self.params = {x: self.called[x] for stage in plan.stages if stage.walk == "once" for x in stage.program.output_decls}
+        self.outputs = [self.called[x] for x in plan.program.outputs]
+        self.once = {x: self.called[x] for stage in plan.stages if stage.walk == "once" for x in stage.program.output_decls}
         read = {x for stage in plan.stages for x in stage.program.inputs}
         self.given = {s.name: [x for x in s.program.output_decls if x in read] for s in (*self.torch, *self.cores)}
         self.own = {s.name: [names.fresh(x.name) for x in made.saved.get(s.name, ())] for s in self.torch}
@@ -130,40 +134,37 @@ class _Chain:
         self.kept = {x: [*made.saved.get(x, ()), *(self.kernel[x].saved if x in self.kernel else ())] for x in self.own}
         torch = {x: s.program for s in self.torch for x in s.program.outputs} if self.stored else {}
         self.places = {x: self.called[place] for x, part in torch.items() if (place := _place(part, x))}
-        moved = [emitted_name(a) for a in self.table if a.gradient]
-        self.names, self.switch = names, {x: names.fresh(f"need_{x}") for x in moved}
+        self.names, self.switch = names, {x: names.fresh(f"need_{x}") for x in map(emitted_name, self.moved)}
         self.behind, self.asked = dict[str, set[str]](), dict[str, str]()
         self.parts = Counter(x for stage in plan.stages for x in self._moved(stage.program))  # stages that give its gradient
         self.parts.update(self.called[x] for stage in plan.stages for x in stage.program.outputs if x in plan.program.outputs)
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
+        runtime = [*self._common(), *(x for k in self.kernel.values() for x in k.runtime)]
+        return replace(super().kernels(), saved=tuple(self._saved()), runtime=tuple(dict.fromkeys(runtime)))
+
+    def _functions(self) -> list[str]:
+        made = [self._inner_text(), self._forward("forward"), *([self._forward("infer")] if self.run.infer else [])]
+        made += [self._step(), self._backward(), *([self._step("write")] if self.run.writes else [])]
+        made += [self._ready()] if self.suffix == "cpu" else []
+        return [*made, self._room()] if len(self.kernel) > 1 and self.run.limited else made
+
+    def _inner_text(self) -> str:
         several = len(self.kernel) > 1
         texts = [behind(kernels, self.suffix, name, several) for name, kernels in self.kernel.items()]
-        infer = any(k.infer for k in self.kernel.values())
-        made = [self._forward("forward"), *([self._forward("infer")] if infer else []), self._step(), self._backward()]
-        writes = any(k.writes for k in self.kernel.values())
-        made += [self._step("write")] if writes else []
-        made += [self._ready()] if self.suffix == "cpu" else []
-        common = [SHAPED.strip()] if self.suffix == "cpu" else []
+        return together(texts, [*self.kernel]) if texts else ""
+
+    def _common(self) -> list[str]:
+        """The helpers of the functions."""
+        common = [SHAPED] if self.suffix == "cpu" else []
         if self.stored:
-            own, stored = OWN.strip(), STORED.strip()
+            own, stored = OWN, STORED
             if any(a.whole for a in self.table):
                 own = own.replace("x, 0.0)", "x, 0 if x.dtype == torch.int64 else 0.0)")
                 stored = stored.replace("[x.to(io)", f"[{LEAVING}x.to(io)")
-            common += [stored, *([own] if self.packs else [])]
-        limited = tuple(dict.fromkeys(d for k in self.kernel.values() for d in k.limited))
-        if several and limited:
-            made.append(self._room(limited))
-        common += [WIDE.strip()] if self.params else []
-        first = next(iter(self.kernel.values()), Kernels(""))  # none where torch serves all, inside of a stage beside others
-        made[:0] = [together(texts, [*self.kernel])] if texts else []
-        return replace(
-            first, text="\n\n\n".join(made) + "\n", saved=tuple(self._saved()),
-            packs=self.packs, infer=infer, limited=limited, direct=False, writes=writes,
-            float64=all(k.float64 for k in self.kernel.values()),
-            runtime=tuple(dict.fromkeys([*common, *(x for k in self.kernel.values() for x in k.runtime)])),
-        )  # fmt: skip
+            common += [stored, *([own] if self.run.packs else [])]
+        return [text.strip() for text in (*common, *([WIDE] if self.once else []))]
 
     def _saved(self) -> Iterable[Saved]:
         for stage in (s for s in self.stages if s.name in self.own):
@@ -191,7 +192,7 @@ class _Chain:
 
     def _name(self, a: Argument) -> str:
         """An argument of a stage, by the name of its value."""
-        return self.called[a.of] if a.kind == "input" else self.params.get(a.of) or emitted_name(a)
+        return self.called[a.of] if a.kind == "input" else self.once.get(a.of) or emitted_name(a)
 
     def _taken(self, part: Program, forms: Mapping[str, str] | None = None) -> list[str]:
         """The arguments of a stage. forms: how an input is written, where that is not by its name."""
@@ -213,13 +214,13 @@ class _Chain:
                 lines.append(f"    {self.called[x]} = {number}")
         return lines
 
-    def _head(self, name: str, arguments: Sequence[str], doc: str, more: Sequence[str] = ()) -> list[str]:
-        lines = header(f"_{name}_{self.suffix}", arguments, doc, self.packs, more)
-        return [*lines, f"    io = {self.main}.dtype"] if self.stored else lines
+    def _io(self) -> list[str]:
+        """The line that tells the dtype of storage."""
+        return [f"    io = {self.main}.dtype"] if self.stored else []
 
     def _cleared(self, names: Sequence[str]) -> list[str]:
         """Zeros behind the last sequence of a pack. Native code is called without these steps."""
-        names = list(names) if self.stored and self.packs else []
+        names = list(names) if self.stored and self.run.packs else []
         return lay(f"{unpack(names)} = _own(", ["cu_seqlens", *names], ")", 4).split("\n") if names else []
 
     def _fixed(self, stage: Stage, step: bool = False) -> list[str]:
@@ -236,14 +237,11 @@ class _Chain:
         """What `_once` takes: of no params, what tells the dtype."""
         return self._taken(stage.program) or [f"{self.main}[:0]"]
 
-    def _results(self) -> list[str]:
-        return [self.called[x] for x in self.program.outputs] + _ends(self.program)
-
     def _forward(self, name: str) -> str:
         save = name == "forward"
         doc = "Results, and what backward needs." if save else "Results only."
         what = "Products over all steps, and the recurrence between them." if self.torch else "One stage after the other."
-        lines = self._head(name, self.arguments, f"{doc} {what}")
+        lines = [*self._head(name, f"{doc} {what}", self.run.packs), *self._io()]
         lines += self._cleared([self.called[x] for x in self.program.inputs])
         saved, rounded = list[str](), set[str]()
         for stage in self.stages:
@@ -270,7 +268,7 @@ class _Chain:
             values = self.given[stage.name]
             saved += [f"{self.called[x]}.clone()" if x in self.program.outputs else self.called[x] for x in values]
             saved += own
-        return "\n".join([*lines, returned([*self._results(), *(saved if save else ())], 4)])
+        return "\n".join([*lines, returned([*self.outputs, *self.ends, *(saved if save else ())], 4)])
 
     def _rounds(self, x: str) -> bool:
         """Whether a value of a recurrence is kept in the dtype of storage."""
@@ -278,10 +276,10 @@ class _Chain:
 
     def _step(self, name: str = "step") -> str:
         """name: "write" of the step in place, where a stage has one."""
-        lines = header(f"_{name}_{self.suffix}", self.arguments, "One step: a sequence of one.")
+        lines = self._head(name, "One step: a sequence of one.")
         if self.program.no_step:
             return "\n".join([*lines, refusal(self.program)])
-        lines += [f"    io = {self.main}.dtype"] if self.stored else []
+        lines += self._io()
         long: set[str] = set()  # values with an axis of the one step
         for stage in self.stages:
             part, made = stage.program, [self.called[x] for x in stage.program.outputs]
@@ -298,11 +296,11 @@ class _Chain:
             else:
                 lines += self._fixed(stage, True)
         outputs = [f"{self.called[x]}[:, 0]" if x in long else self.called[x] for x in self.program.outputs]
-        return "\n".join([*lines, returned([*outputs, *_ends(self.program)], 4)])
+        return "\n".join([*lines, returned([*outputs, *self.ends], 4)])
 
     def _ready(self) -> str:
         """The question whether the cores can run, of tensors that are there and shapes of those that are not."""
-        lines = header("_ready_cpu", self.arguments, "Whether native code can run on these.")
+        lines = self._head("ready", "Whether native code can run on these.")
         asked = []
         for stage in self.cores:
             given = self._taken(stage.program)
@@ -317,19 +315,17 @@ class _Chain:
         lines += [line for head, given in asked for line in (lay(f"if not {head}", given, "):", 4), "        return False")]
         return "\n".join([*lines, "    return True"])
 
-    def _room(self, limited: Sequence[str]) -> str:
+    def _room(self) -> str:
         """The question whether all kernels fit at these sizes."""
-        lines = header("_ready_triton", ["x", *limited, "alone=False"], "Whether all kernels fit.")
+        lines = header("_ready_triton", ["x", *self.run.limited, "alone=False"], "Whether all kernels fit.")
         calls = [lay(f"_{x}_ready_triton(", ["x", *k.limited, "alone"], ")") for x, k in self.kernel.items() if k.limited]
         return "\n".join([*lines, f"    return {' and '.join(calls)}"])
 
     def _backward(self) -> str:
         program = self.program
-        saved = [x.name for x in self._saved()]
-        ends = [f"d_{x}" for x in self._results()]
-        moved = [emitted_name(a) for a in self.table if a.gradient]
-        doc, more = "Gradients: the parts of forward, the last one first.", [f"needs=(True,) * {len(moved)}"]
-        lines = self._head("backward", [*self.arguments, *saved, *ends], doc, more)
+        moved = [emitted_name(a) for a in self.moved]
+        doc, saved = "Gradients: the parts of forward, the last one first.", [x.name for x in self._saved()]
+        lines = [*self._head_of_backward(doc, saved, self.run.packs), *self._io()]
         lines += switches([self.switch[x] for x in moved])
         for stage in self.stages:
             lines += self._asking(stage, len(moved))

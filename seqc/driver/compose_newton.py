@@ -16,7 +16,6 @@ from seqc.driver.in_pieces import in_pieces
 from seqc.driver.inner import Around, behind, extent_of, handed_on, together
 from seqc.driver.pipeline import lower
 from seqc.emit import Kernels, safe_name
-from seqc.emit.names import emitted_name
 from seqc.emit.text import lay, returned
 from seqc.ir.arguments import argument_table
 from seqc.ir.block import Block
@@ -38,9 +37,7 @@ class NewtonWalk(Around):
         parts = newton_of(stage.program)
         assert isinstance(parts, Newton) and suffix == "torch"
         self.parts = parts
-        self.lists = [[emitted_name(a) for a in self.table if a.kind == kind] for kind in ("input", "param", "state")]
         self.states = list(self.program.states)
-        self.outputs = [safe_name(x) for x in self.program.outputs]
         self.kept = {x.name: x for x in kernels.saved}
         self.counts = [sum(a.kind == kind for a in self.moved) for kind in ("input", "param")]
         self.turned = ".flip(1)" if self.program.direction == "backward" else ""
@@ -113,8 +110,7 @@ class NewtonWalk(Around):
         return " + ".join(sums) or "0"
 
     def _lists(self) -> list[str]:
-        inputs, params, starts = self.lists
-        return [f"[{', '.join(x)}]" for x in ([f"{x}{self.turned}" for x in inputs], params, starts)]
+        return [f"[{', '.join(x)}]" for x in ([f"{x}{self.turned}" for x in self.inputs], self.params, self.starts)]
 
     def _forward(self, name: str) -> str:
         words = {"infer": "Results", "forward": "Results, and what backward needs"}

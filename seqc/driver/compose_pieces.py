@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from seqc.analysis.pieces import CLOCK, Link, Load, Pieces, lags_of
-from seqc.driver.inner import behind, extent_of, handed_on, header
+from seqc.driver.inner import Composition, behind, extent_of, handed_on
 from seqc.driver.piece_algebra import SHARES, Names, added, through
 from seqc.emit import Kernels, safe_name
 from seqc.emit.beside import renamed
@@ -37,27 +37,25 @@ OWN = (
 )  # fmt: skip
 
 
-class _Cut:
+class _Cut(Composition):
     """Writes the functions of the torch part of the file."""
 
     def __init__(self, program: Program, pieces: Pieces, kernels: Kernels, ends: str, spans: str) -> None:
-        self.program, self.cut, self.whole, self.texts = program, pieces, kernels, (ends, spans)
-        self.table = argument_table(program)
-        self.arguments = [emitted_name(a) for a in self.table]
-        self.inputs = [emitted_name(a) for a in self.table if a.kind == "input"]
-        self.params = [emitted_name(a) for a in self.table if a.kind == "param"]
-        self.starts = [emitted_name(a) for a in self.table if a.kind == "state"]
+        super().__init__(program, replace(kernels, infer=True), "torch")
+        self.cut, self.texts = pieces, (ends, spans)
         self.states = [safe_name(x) for x in program.states]
         self.timed = [safe_name(x) for x in pieces.whole.inputs]  # those of other steps too
-        self.saved = [x.name for x in kernels.saved]
 
-    def kernels(self) -> Kernels:
-        """All functions of the part, and what they save."""
-        moved = sum(a.kind == "param" and a.gradient for a in self.table)
-        counts = {"states": len(self.states), "outputs": len(self.program.outputs)}
+    def _functions(self) -> list[str]:
+        made = [self._inner_text(), self._forward("infer"), self._forward("forward"), self._backward(), self._step()]
+        return list(dict.fromkeys(part for text in made for part in text.split("\n\n\n")))  # the texts have helpers in common
+
+    def _inner_text(self) -> str:
+        moved = sum(a.kind == "param" for a in self.moved)
+        counts = {"states": len(self.states), "outputs": len(self.outputs)}
         counts |= {"results": counts["states"] + counts["outputs"], "moved": moved}
         text = _HELP.format(**counts, **self._model()).strip()
-        made = [behind(self.whole, "torch", "whole"), *(x.strip() for x in self.texts), text]
+        made = [behind(self.run, "torch", "whole"), *(x.strip() for x in self.texts), text]
         made += [_SHIFTED.strip()] if self.cut.shifts else []
         made += [_CHOSEN.strip()] if self.cut.selects else []
         made += [_UNIT.strip()] if any(link.columns for link in self.cut.links.values()) else []
@@ -65,10 +63,10 @@ class _Cut:
         if self.cut.algebra != "max":
             made += [_BACKWARD.format(**counts).strip(), self._cotangents()]
         made += [SHARES.strip()] if self.cut.algebra == "log" else []
-        step = handed_on(self.program, self.arguments, "_whole_step_torch")
-        made += [self._forward("infer"), self._forward("forward"), self._backward(), step]
-        once = dict.fromkeys(part for text in made for part in text.split("\n\n\n"))  # the three texts have helpers in common
-        return replace(self.whole, text="\n\n\n".join(once) + "\n", infer=True)
+        return "\n\n\n".join(made)
+
+    def _step(self) -> str:
+        return handed_on(self.program, self.arguments, "_whole_step_torch")
 
     # ---- the model ----
 
@@ -100,35 +98,32 @@ class _Cut:
         shifted = {safe_name(x) for x in self.cut.shifts}
         return [*lines, lay("_inputs = [", [f"_shifted_{x}" if x in shifted else x for x in self.timed], "]", 4)]
 
-    def _head(self, name: str, arguments: list[str], doc: str) -> list[str]:
-        return [*header(f"_{name}_torch", arguments, doc), *self._choice(), *self._lists()]
-
     def _forward(self, name: str) -> str:
         words = {"infer": "Results.", "forward": "Results, and what backward needs."}
-        lines = self._head(name, self.arguments, f"{words[name]} In pieces of time side by side, where that takes less.")
+        lines = self._head(name, f"{words[name]} In pieces of time side by side, where that takes less.")
+        lines += [*self._choice(), *self._lists()]
         given = ["_count", "_head", str(name == "forward"), "_inputs"]
         given += [f"[{', '.join(x)}]" for x in (self.params, self.starts)]
         return "\n".join([*lines, lay("return _in_pieces_forward(", given, ")", 4)])
 
     def _backward(self) -> str:
-        ends = [f"d_{safe_name(x)}" for x in self.program.outputs] + [f"d_{s}_T" for s in self.states]
+        ends = [f"d_{x}" for x in (*self.outputs, *self.ends)]
         moved = [a for a in argument_table(self.cut.whole) if a.gradient]
-        place = {a.of: i for i, a in enumerate(a for a in self.table if a.gradient)}
+        place = {a.of: i for i, a in enumerate(self.moved)}
         asked = {**place, **{x: place[source] for x, (source, _) in self.cut.shifts.items() if source in place}}
-        taken = [*self.arguments, *self.saved, *ends, "*", f"needs=(True,) * {len(place)}"]
-        lines = self._head("backward", taken, "Gradients, likewise.")
-        given = ["_count", "_head", "_inputs", *(f"[{', '.join(x)}]" for x in (self.params, self.starts, self.saved, ends))]
-        called = "_in_pieces_backward"
         if self.cut.algebra == "max":  # which of the past a maximum is of is asked at each step, where there are ties
             given, called = ["*_inputs", *self.params, *self.starts, *self.saved, *ends], "_whole_backward_torch"
-            lines = [*header("_backward_torch", taken, "Gradients, step by step."), *self._lists()]
+            lines = [*self._head_of_backward("Gradients, step by step.", self.saved), *self._lists()]
+        else:
+            given = ["_count", "_head", "_inputs"]
+            given += [f"[{', '.join(x)}]" for x in (self.params, self.starts, self.saved, ends)]
+            called = "_in_pieces_backward"
+            lines = [*self._head_of_backward("Gradients, likewise.", self.saved), *self._choice(), *self._lists()]
         names = [f"d_{emitted_name(a)}" for a in moved]
         needs = group([f"needs[{asked[a.of]}]" for a in moved])
         lines.append(lay(f"{unpack(names)} = {called}(", [*given, f"needs={needs}"], ")", 4))
         answers = []
-        for a in self.table:
-            if not a.gradient:
-                continue
+        for a in self.moved:
             terms = [f"d_{emitted_name(a)}"]
             if a.kind == "input":
                 later = {n: -lags_of(back)[0] for n, (x, back) in self.cut.shifts.items() if x == a.of}

@@ -34,7 +34,6 @@ class Runs(Around):
         super().__init__(stage, kernels, suffix)
         one, table = self.inner, self.own
         self.shared = self.program.shared
-        self.inputs = [safe_name(x) for x in one.inputs]
         self.read = [safe_name(a.of) for a in table if a.kind == "input" and a.gradient]
         named = [[self._named(a, back) for a in table] for back in RUNS]
         self.given = [[x for x, a in zip(run, table, strict=True) if a.kind != "input"] for run in named]
@@ -44,7 +43,7 @@ class Runs(Around):
         self.ends = [f"{x}_T" for run in self.states for x in run]
         taken = [*self.arguments, *self.ends]
         names = Names((*taken, *(f"d_{x}" for x in taken), "part", "cu_seqlens", "reverse"))
-        self.outputs = [[names.fresh(twin(x) if back else x) for x in one.outputs] for back in RUNS]
+        self.halves = [[names.fresh(twin(x) if back else x) for x in one.outputs] for back in RUNS]
         self.common = self.read + [emitted_name(a) for a in table if self.shared and a.kind == "param" and a.gradient]
         self.again = {x: names.fresh(f"d_{twin(x)}") for x in self.common}
         self.kept = [[names.fresh(twin(x.name) if back else x.name) for x in kernels.saved] for back in RUNS]
@@ -85,9 +84,9 @@ class Runs(Around):
         save = name == "forward"
         lines = self._head(name, f"Both runs: results{', and what backward needs' if save else ''}.", self.run.packs)
         for back in RUNS:
-            results = [*self.outputs[back], *(f"{x}_T" for x in self.states[back]), *(self.kept[back] if save else ())]
+            results = [*self.halves[back], *(f"{x}_T" for x in self.states[back]), *(self.kept[back] if save else ())]
             lines += self._call(results, name, self._given(back), back)
-        outputs = zip(*self.outputs, self.joins, strict=True)
+        outputs = zip(*self.halves, self.joins, strict=True)
         joined = [
             f"{x} + {self.turned.format(y)}" if join == "sum" else f"torch.{join}(({x}, {self.turned.format(y)}), -1)"
             for x, y, join in outputs
@@ -98,12 +97,12 @@ class Runs(Around):
         doc = f"Gradients of both runs; those of the inputs {'and params ' if self.shared else ''}are added."
         needs = self.needs
         lines = [*self._head_of_backward(doc, [*self.kept[0], *self.kept[1]], self.run.packs), *switches([*needs.values()])]
-        for x, y, join in zip(*self.outputs, self.joins, strict=True):
+        for x, y, join in zip(*self.halves, self.joins, strict=True):
             parts = f"d_{x}.chunk(2, -1)" if join == "cat" else f"d_{x}.unbind(-1)"
             cut = f"    d_{x}, d_{y} = (part.contiguous() for part in {parts})"
             lines.append(f"    d_{y} = d_{x}" if join == "sum" else cut)
         for back in RUNS:
-            weights = [f"d_{x}" for x in self.outputs[back]]
+            weights = [f"d_{x}" for x in self.halves[back]]
             weights = [self.turned.format(x) for x in weights] if back else weights
             weights += [f"d_{x}_T" for x in self.states[back]]
             made = [self.again.get(x, f"d_{x}") if back else f"d_{x}" for x in (*self.read, *self.slopes[back])]

@@ -114,12 +114,13 @@ class Events(Around):
         super().__init__(stage, kernels, suffix)
         self.tables = stage.tables
         self.place = {a.of: i for i, a in enumerate(x for x in self.table if x.kind == "input")}
-        self.inputs, self.params = ([a for a in self.own if a.kind == kind] for kind in ("input", "param"))
+        self.core_inputs, self.core_params = ([a for a in self.own if a.kind == kind] for kind in ("input", "param"))
         self.rows = [(i, rows) for i, one in enumerate(self.tables) for rows in one.reads]
         self.others = [s for s in self.program.states if s in self.inner.states]
         self.names = Names((*self.arguments, "torch", "B", "T"))
         self.local = {x: self.names.fresh(x) for x in ("outputs", "tables", "states", "kept", "columns", "sums", "found")}
-        self.starts = [f"{safe_name(one.state)}_0" for one in self.tables], [f"{safe_name(s)}_0" for s in self.others]
+        self.held = [f"{safe_name(one.state)}_0" for one in self.tables]  # the tables before the first step,
+        self.carried = [f"{safe_name(s)}_0" for s in self.others]  # and the other states
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
@@ -137,24 +138,24 @@ class Events(Around):
         """The two loops."""
         count, rows = len(self.program.outputs), len(self.program.outputs) + len(self.tables)
         read = {rows.name for _, rows in self.rows}
-        moved = sum(a.gradient and a.of not in read for a in self.inputs)
+        moved = sum(a.gradient and a.of not in read for a in self.core_inputs)
         backwards = self.program.direction == "backward"
         infer = "infer" if self.run.infer else "forward"
         return EVENTS.format(
             suffix=self.suffix, axes=_numbers(one.axis for one in self.tables), infer=f"_event_{infer}_{self.suffix}",
             order="range(inputs[0].shape[1])" + ("[::-1]" if backwards else ""),
             reads=group([f"({i}, {self.place[rows.place]})" for i, rows in self.rows]),
-            inputs=_numbers(self.place[a.of] for a in self.inputs if a.of not in read),
+            inputs=_numbers(self.place[a.of] for a in self.core_inputs if a.of not in read),
             places=_numbers(self.place[one.written.place] for one in self.tables), outputs=count, rows=rows,
-            results=rows + len(self.others), params=_numbers(i for i, a in enumerate(self.params) if a.gradient), moved=moved,
+            results=rows + len(self.others), moved=moved,
+            params=_numbers(i for i, a in enumerate(self.core_params) if a.gradient),
             reading=len(self.rows), read=moved + len(self.rows),
-            summed=moved + len(self.rows) + sum(a.gradient for a in self.params),
+            summed=moved + len(self.rows) + sum(a.gradient for a in self.core_params),
         ).strip()  # fmt: skip
 
     def _groups(self) -> list[str]:
         """The arguments as the loops take them."""
-        inputs = [emitted_name(a) for a in self.table if a.kind == "input"]
-        return list(map(group, (inputs, [safe_name(a.of) for a in self.params], *self.starts)))
+        return list(map(group, (self.inputs, [safe_name(a.of) for a in self.core_params], self.held, self.carried)))
 
     def _ends(self, tables: str, states: str) -> list[str]:
         """What belongs to the states, in their order."""
@@ -184,8 +185,8 @@ class Events(Around):
         given = [inputs, params, group(saved[:cut]), group(saved[cut:]), group(outputs)]
         given += [group([ends[one.state] for one in self.tables]), group([ends[s] for s in self.others])]
         read = {rows.name for _, rows in self.rows}
-        moved = [a.of for a in self.inputs if a.gradient and a.of not in read]
-        core = [a.of for a in self.params if a.gradient]
+        moved = [a.of for a in self.core_inputs if a.gradient and a.of not in read]
+        core = [a.of for a in self.core_params if a.gradient]
         place = {a.of: i for i, a in enumerate(self.moved)}
         given.append(group([f"needs[{place[x]}]" if x in place else "True" for x in (*moved, *core)]))
         lines.append(lay(f"{columns}, {sums}, {tables}, {states} = _events_back_{self.suffix}(", given, ")", 4))
@@ -199,11 +200,11 @@ class Events(Around):
 
     def _taken(self, reads: Mapping[str, str]) -> list[str]:
         """What the core takes in one step. reads: its rows."""
-        return [*(reads.get(a.of) or safe_name(a.of) for a in (*self.inputs, *self.params)), *self.starts[1]]
+        return [*(reads.get(a.of) or safe_name(a.of) for a in (*self.core_inputs, *self.core_params)), *self.carried]
 
     def _stepped(self) -> tuple[list[str], str]:
         """The tables, positions first, and the line of a step's results but the tables."""
-        tables = [f"{x}.movedim({one.axis}, 1)" for x, one in zip(self.starts[0], self.tables, strict=True)]
+        tables = [f"{x}.movedim({one.axis}, 1)" for x, one in zip(self.held, self.tables, strict=True)]
         taken = self._taken({rows.name: f"_table_rows({tables[i]}, {safe_name(rows.place)})" for i, rows in self.rows})
         return tables, lay(f"{self.local['found']} = _event_step_{self.suffix}(", taken, ")", 4)
 
@@ -213,7 +214,7 @@ class Events(Around):
         lines = [*self._head("write", "One step; rows are written into the tables."), call]
         for i, one in enumerate(self.tables):
             lines.append(f"    _table_set({tables[i]}, {safe_name(one.written.place)}, {found}[{count + i}])")
-        held = {f"tables[{i}]": x for i, x in enumerate(self.starts[0])}
+        held = {f"tables[{i}]": x for i, x in enumerate(self.held)}
         ends = [held.get(x, x) for x in self._ends("tables", f"{found}[{count + len(self.tables)}:]")]
         return "\n".join([*lines, lay("return (", [f"*{found}[:{count}]", *ends], ")", 4)])
 
@@ -231,7 +232,7 @@ class Events(Around):
 
     def _row(self, table: int, rows: Rows) -> str:
         """A tensor without memory, of the shape of rows that are read."""
-        one, whole = self.tables[table], self.starts[0][table]
+        one, whole = self.tables[table], self.held[table]
         several = self.inner.inputs[rows.name].dims[len(self.program.states[one.state].dims) - 1 :]
         shape = f"{safe_name(rows.place)}.shape[-1:]" if several else "()"
         return f"{whole}.new_empty(({whole}.shape[0], *{shape}, *{whole}.shape[1:{one.axis}], *{whole}.shape[{one.axis + 1}:]))"

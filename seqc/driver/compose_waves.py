@@ -34,10 +34,6 @@ class Waves(Around):
         self.edges = {edge.state: edge for edge in edges(program)}
         self.after = {edge.end for edge in self.edges.values()}
         self.corners: dict[str, Edges] = {edge.corner: edge for edge in self.edges.values() if edge.crosses}
-        self.inputs = [safe_name(x) for x in program.inputs]
-        self.params = [safe_name(a.of) for a in self.table if a.kind == "param"]
-        self.starts = [f"{safe_name(x)}_0" for x in program.states]
-        self.arguments = [*self.inputs, *self.params, *self.starts]
         whole = next(d for name, d in program.inputs.items() if name not in {edge.start for edge in self.edges.values()})
         self.main, self.width = safe_name(whole.name), -len(whole.dims)  # and where U stands
         self.size = f"    steps, width = {self.main}.shape[1:3]"

@@ -1,7 +1,7 @@
 """What every composition of kernels does: the functions that a backend made are set behind a name of their own.
 
 In: kernels, an argument table. Out: text, and expressions of it. `compose` and its siblings then write functions of the usual
-names, which call those; `Around` is what a walk around an inner plan has in common with the others.
+names, which call those; `Composition` is what they all have in common, `Around` what walks around an inner plan have.
 """
 
 from __future__ import annotations
@@ -21,53 +21,43 @@ from seqc.ir.plan import Stage
 from seqc.ir.program import Program
 
 
-class Around:
-    """Writes the functions of a stage that walks around an inner plan: they call the inner functions, under names of their own.
+class Composition:
+    """Writes the functions of a program: they call functions that are made already, under names of their own.
 
-    Each walk is a subclass, which writes `_forward`, `_step`, `_backward` and what native code is asked for a call.
+    Each composition is a subclass, which writes `_forward`, `_step`, `_backward`, and for native code `_ready`.
     """
 
-    called: ClassVar[str]
-    """What names of the inner functions begin with."""
-
-    def __init__(self, stage: Stage, kernels: Kernels, suffix: str) -> None:
-        assert stage.inner is not None
-        self.stage, self.program, self.inner = stage, stage.program, stage.inner.program
-        self.run, self.suffix = kernels, suffix
-        self.table, self.own = argument_table(self.program), argument_table(self.inner)
+    def __init__(self, program: Program, kernels: Kernels, suffix: str) -> None:
+        self.program, self.run, self.suffix = program, kernels, suffix
+        self.table = argument_table(program)
         self.arguments = [emitted_name(a) for a in self.table]
+        kinds = ("input", "param", "state")
+        self.inputs, self.params, self.starts = ([emitted_name(a) for a in self.table if a.kind == kind] for kind in kinds)
         self.moved = [a for a in self.table if a.gradient]
         self.saved = [safe_name(x.name) for x in kernels.saved]
-        self.ends = [f"{safe_name(x)}_T" for x in self.program.states]
+        self.outputs = [safe_name(x) for x in program.outputs]
+        self.ends = [f"{safe_name(x)}_T" for x in program.states]
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
-        return replace(self.run, text="\n\n\n".join(self._functions()) + "\n")
+        return replace(self.run, text="\n\n\n".join(filter(None, self._functions())) + "\n")
 
     def _functions(self) -> list[str]:
         made = [self._inner_text(), self._forward("forward"), *([self._forward("infer")] if self.run.infer else [])]
         made += [self._step(), self._backward()]
         return [*made, self._ready()] if self.suffix == "cpu" else made
 
-    def _inner_text(self) -> str:
-        return behind(self.run, self.suffix, self.called)
-
     def _head(self, name: str, doc: str, packs: bool = False) -> list[str]:
         return header(f"_{name}_{self.suffix}", self.arguments, doc, packs)
 
     def _head_of_backward(self, doc: str, saved: Sequence[str], packs: bool = False) -> list[str]:
-        cotangents = [f"d_{x}" for x in (*map(safe_name, self.program.outputs), *self.ends)]
+        cotangents = [f"d_{x}" for x in (*self.outputs, *self.ends)]
         asked = [f"needs=(True,) * {len(self.moved)}"]
         return header(f"_backward_{self.suffix}", [*self.arguments, *saved, *cotangents], doc, packs, asked)
 
-    def _asked(self) -> str:
-        """`needs` of the inner functions: of params what the caller asks, of all others that they are needed."""
-        place = {a.of: i for i, a in enumerate(self.moved) if a.kind == "param"}
-        return "needs=" + group([f"needs[{place[a.of]}]" if a.of in place else "True" for a in self.own if a.gradient])
-
-    def _ready(self) -> str:
-        lines = header("_ready_cpu", self.arguments, "Whether native code can run on these.")
-        return "\n".join([*lines, lay(f"return _{self.called}_ready_cpu(", self._shapes(), ")", 4)])
+    def _inner_text(self) -> str:
+        """The functions that are called."""
+        raise NotImplementedError
 
     def _forward(self, name: str) -> str:
         raise NotImplementedError
@@ -77,6 +67,35 @@ class Around:
 
     def _backward(self) -> str:
         raise NotImplementedError
+
+    def _ready(self) -> str:
+        """The question whether native code can run."""
+        raise NotImplementedError
+
+
+class Around(Composition):
+    """Writes the functions of a stage that walks around an inner plan. Each walk is a subclass."""
+
+    called: ClassVar[str]
+    """What names of the inner functions begin with."""
+
+    def __init__(self, stage: Stage, kernels: Kernels, suffix: str) -> None:
+        super().__init__(stage.program, kernels, suffix)
+        assert stage.inner is not None
+        self.stage, self.inner = stage, stage.inner.program
+        self.own = argument_table(self.inner)
+
+    def _inner_text(self) -> str:
+        return behind(self.run, self.suffix, self.called)
+
+    def _asked(self) -> str:
+        """`needs` of the inner functions: of params what the caller asks, of all others that they are needed."""
+        place = {a.of: i for i, a in enumerate(self.moved) if a.kind == "param"}
+        return "needs=" + group([f"needs[{place[a.of]}]" if a.of in place else "True" for a in self.own if a.gradient])
+
+    def _ready(self) -> str:
+        lines = self._head("ready", "Whether native code can run on these.")
+        return "\n".join([*lines, lay(f"return _{self.called}_ready_cpu(", self._shapes(), ")", 4)])
 
     def _shapes(self) -> list[str]:
         """What tells native code the sizes of the inner functions' arguments."""
