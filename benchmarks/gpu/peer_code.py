@@ -29,13 +29,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.gpu.peers import FLA
 from seqc.backends.triton_gpu.report.peer_kernels import TABLE
-from seqc.backends.triton_gpu.tuning.machine_code import AXES, Text
+from seqc.backends.triton_gpu.tuning.machine_code import Text
 from seqc.backends.triton_gpu.tuning.multiprocessor import Code, spent
 from seqc.backends.triton_gpu.tuning.targets import Target, target_named
 from seqc.backends.triton_gpu.tuning.toolchain_worker import read_nvidia
 
 PROGRAMS = 64  # of a grid, whose loops are counted
 SPREAD = (0.8191725134, 0.6710436067, 0.5497004779)  # by which they step along each of its axes: no two of them alike
+AXES = (".x", ".y", ".z")  # as `Text.executed` takes the numbers of a program
 BLOCKS = ("BT", "BC", "BK", "BV", "BS", "BLOCK_SIZE_M", "BLOCK_SIZE_N", "BLOCK_SIZE_K", "BLOCK_SIZE_DSTATE", "BLOCK_SIZE_H")
 SIZES = ("T", "H", "HV", "B", "N", "HQ", "NG", "seqlen")  # arguments on which the machine code hardly depends
 PACKAGES = {"flash-linear-attention": "fla", "mamba-ssm": "mamba_ssm"}

@@ -143,10 +143,10 @@ def spoilt(good: Node, strict: bool = False, alive: Node | None = None) -> Node:
 def added_up(matrix: Node, rows: Node, rank: Sequence[str] = ()) -> Node:
     """sum_s matrix[t, s] * rows_s, whatever these hold. rank: dims of rows side by side, which the matrix has primed."""
     moved = renamed(renamed_rank(expanded(rows, (ROW, *rank)), rank), ROW, COL)
-    return total(matrix * moved, (COL, *primed(rank)))
+    return total(matrix * moved, (COL, *rank_columns(rank)))
 
 
-def primed(rank: Sequence[str]) -> tuple[str, ...]:
+def rank_columns(rank: Sequence[str]) -> tuple[str, ...]:
     """The dims of columns that go with those of rows side by side."""
     return tuple(d + "'" for d in rank)
 

@@ -21,7 +21,7 @@ from seqc.ir.graph import COL, ROW, Node, const, index, node
 from seqc.ir.ops.elementwise import finite, where
 from seqc.ir.ops.structure import expanded, tri_inv
 from seqc.passes.blocks.decay import columns
-from seqc.passes.blocks.selecting import added_up, both, cleaned, kept, primed, renamed_rank
+from seqc.passes.blocks.selecting import added_up, both, cleaned, kept, rank_columns, renamed_rank
 
 ZERO, ONE = const(0.0), const(1.0)
 HERE = node("eq", index(ROW), index(COL))
@@ -42,7 +42,7 @@ class Source:
     def columns(self) -> Source:
         """The same with its rank as a dim of columns."""
         mark = None if self.kept is None else renamed_rank(self.kept, self.rank)
-        return Source(tuple(renamed_rank(f, self.rank) for f in self.factors), mark, primed(self.rank))
+        return Source(tuple(renamed_rank(f, self.rank) for f in self.factors), mark, rank_columns(self.rank))
 
     def split(self, over: tuple[str, ...]) -> tuple[Node, Product]:
         """(the part that varies along the contracted dims, the other factors)."""
@@ -112,7 +112,7 @@ def solved(unknown: Unknown, sight: Sight, seen: Callable[[Node], Node] = lambda
     matrix = expanded(_coupling(unknown, sight), (ROW, COL))
     if unknown.same is not None:
         matrix = matrix + where(HERE, _within(unknown, unknown.same, sight), 0.0)
-    inverse = seen(tri_inv(-matrix, (ROW, *rank), (COL, *primed(rank))))
+    inverse = seen(tri_inv(-matrix, (ROW, *rank), (COL, *rank_columns(rank))))
     return Solved(added_up(inverse, right, rank), added_up(inverse, cleaned(right, good), rank), good)
 
 

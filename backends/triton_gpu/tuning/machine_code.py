@@ -27,7 +27,6 @@ second-level cache; shuffle: shuffles.
 
 LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z][A-Z0-9_.x]*)([^;]*);", re.MULTILINE)
 STEPS = 64
-AXES = (".x", ".y", ".z")
 LEAVES = 30  # instructions of a program that has nothing to do
 CHAIN = 2.2  # cycles from an instruction of a warp to the next one, where no other warp fills them
 MISS = 700  # cycles of a load that nothing fetched ahead, half of them from the second-level cache
@@ -70,8 +69,8 @@ class Text:
             self.parts.append((inside, _work(list(group), bool(inside))))
 
     def executed(self, ir: str, values: Mapping[str, int]) -> Executed:
-        """What one warp of a program runs. values: of the kernel's arguments, and the program's numbers under `AXES`, 0 where
-        not given."""
+        """What one warp of a program runs. values: of the kernel's arguments, and under ".x", ".y" and ".z" the
+        program's numbers, 0 where not given."""
         told = trips(ir, values)
         if told is None:
             return {"issue": LEAVES}
