@@ -1,12 +1,12 @@
 """The tile primitives that emitted Triton kernels call: a table of source texts, printed verbatim.
 
-Comes in: the names of the primitives that a kernel uses. Goes out: their texts, and before them those of the
+Comes in: the names of the primitives that kernels call. Goes out: their texts, and before them those of the
 primitives that they call, each a complete `@triton.jit` function that needs only `import triton` and
 `import triton.language as tl`. This module never imports Triton.
 
 Ground rules of every text: fp32 values; tile sides are powers of two; no libdevice call (its names differ between
 vendors); an infinity is never subtracted from itself nor multiplied by zero; only operators that Triton 3.6 to 3.9
-share. Elementwise texts live in `device_elementwise`.
+share. Further texts live in `device_elementwise`, `device_more`, `device_team` and `device_sequences`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from seqc.backends.triton_gpu.device_elementwise import ELEMENTWISE
+from seqc.backends.triton_gpu.device_more import MORE
+from seqc.backends.triton_gpu.device_sequences import SEQUENCES
+from seqc.backends.triton_gpu.device_team import TEAM
 
 DOWN_ROWS = '''
 @triton.jit
@@ -269,6 +272,9 @@ HELPERS: Mapping[str, str] = MappingProxyType(
         "unit_lower_inverse": UNIT_LOWER_INVERSE.strip(),
         "affine_scan": AFFINE_SCAN.strip(),
         **ELEMENTWISE,
+        **MORE,
+        **TEAM,
+        **SEQUENCES,
     }
 )
 """Name of a primitive -> its source text, in an order in which each text calls only itself and earlier ones."""

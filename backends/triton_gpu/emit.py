@@ -6,14 +6,10 @@ kernels, and the functions that launch them, as one text that is the same to the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from itertools import chain
 
-from seqc.backends.triton_gpu.device import HELPERS, helper_texts
-from seqc.backends.triton_gpu.device_more import MORE
-from seqc.backends.triton_gpu.device_sequences import SEQUENCES
-from seqc.backends.triton_gpu.device_team import TEAM
+from seqc.backends.triton_gpu.device import helper_texts
 from seqc.backends.triton_gpu.extents import EXTENTS, Tiles
 from seqc.backends.triton_gpu.gradient_sums import OF_EACH
 from seqc.backends.triton_gpu.launch_team import WARPS, TeamLauncher, team_text
@@ -69,10 +65,10 @@ def triton_kernels(
     kernels = list(dict.fromkeys([*(text for p in every for text in p.functions.values()), *(p.text for p in every)]))
     several = any(len(ways) > 1 for ways in plan.ways.values())
     support = [pacing.text(plan.ways)] if several else []
-    helpers = {"_add_shifted(": shifted_text("_add_shifted"), "_warps(": WARPS_TEXT, "_state_type(": STATE_TYPE,
-               "_of_each(": OF_EACH, "_way(": pacing.function}
-    runtime = [*device_texts("\n".join(kernels)), SUPPORT, EXTENTS]
-    runtime += [text for call, text in helpers.items() if any(call in one for one in functions)]
+    helpers = {"_add_shifted": shifted_text("_add_shifted"), "_warps": WARPS_TEXT, "_state_type": STATE_TYPE,
+               "_of_each": OF_EACH, "_way": pacing.function}
+    runtime = [*helper_texts(chain.from_iterable(p.calls for p in every)), SUPPORT, EXTENTS]
+    runtime += [text for name, text in helpers.items() if name in launcher.helpers]
     if open_:
         runtime.append(device_text())
         blocks = {name: one.blocks for name, one in chosen.items()}
@@ -97,16 +93,6 @@ def print_all(plan: Schedule, known: Callable[[str], Printed | None] = lambda na
         printed[name] = one if one is not None and fits else print_named(plan, name, printed.__getitem__, dict(taken))
         taken |= printed[name].functions
     return printed
-
-
-def device_texts(text: str) -> list[str]:
-    """The device functions that a text calls, callees first."""
-    called = set(re.findall(r"\b(\w+)\(", text))
-    more = [name for name in MORE if name in called]
-    below = {x for name in more for x in re.findall(r"\b(\w+)\(", MORE[name])}
-    team = [text for name, text in TEAM.items() if name in called]
-    sequences = [*team, *(text for name, text in SEQUENCES.items() if name in called)]
-    return [*helper_texts(n for n in HELPERS if n in called | below), *(MORE[name] for name in more), *sequences]
 
 
 def default_tiles(plan: Schedule) -> Tiles:

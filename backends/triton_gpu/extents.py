@@ -85,6 +85,7 @@ class Extents:
         self.real = next((safe_name(a.name) for a in self.table if not a.whole), self.any)  # its type is that of outputs
         plain = [x for x, decl in program.inputs.items() if decl.range == ANY and not decl.places]
         self.main = safe_name(plain[0]) if plain else self.real
+        self.helpers: set[str] = set()  # what the functions call of the file's own
         self.quiet: dict[str, Printed] = {}  # in a function with the switch `save`: what runs in a kernel's place without it
 
     def fresh(self, wanted: str) -> str:
@@ -93,6 +94,11 @@ class Extents:
         while name in self.taken:
             name += "_"
         self.taken.add(name)
+        return name
+
+    def helper(self, name: str) -> str:
+        """The name of a function of the file's own, for a text that calls it."""
+        self.helpers.add(name)
         return name
 
     # ---- shapes ----
@@ -164,7 +170,7 @@ class Extents:
         kind = f"{self.real}.dtype" if rounded else "torch.float32"
         if array.role in ("kept", "saved", "told") and array.dtype == "io":
             kind = f"{self.main}.dtype"  # that of matrix products' operands
-        kind = f"_state_type({self.main}.dtype)" if array.dtype == "state" else kind
+        kind = f"{self.helper('_state_type')}({self.main}.dtype)" if array.dtype == "state" else kind
         if array.role == "grad" and array.dtype == "io":
             source = slope_of(array.source).name
             kind = f"{safe_name(source)}.dtype"

@@ -36,7 +36,7 @@ class GradientSums(Extents):
         over = str(parts[0]) if len(parts) == 1 else str(tuple(parts))
         code = f"{name}.sum({over})" if parts else name
         if by_block(array) and BATCH in axes:
-            code = f"_of_each({code}, B, cu_seqlens, {self.rows_per_block()})"
+            code = f"{self.helper('_of_each')}({code}, B, cu_seqlens, {self.rows_per_block()})"
         return f"{name} = {code}" if code != name else ""
 
     def input_gradient(self, x: str) -> list[str]:
@@ -51,7 +51,7 @@ class GradientSums(Extents):
             if base != x or not offset or _zero(root):
                 continue
             part = self.local(f"d_{slope_of(key).word()}")
-            lines.append(f"_add_shifted({name}, {part}, {offset} * STEP, cu_seqlens)")
+            lines.append(f"{self.helper('_add_shifted')}({name}, {part}, {offset} * STEP, cu_seqlens)")
         return lines
 
     def param_gradient(self, x: str, decl: TensorDecl) -> list[str]:

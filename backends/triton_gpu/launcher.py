@@ -115,7 +115,7 @@ class Launcher(GradientSums):
         if not steps or most == 1 or max(map(len, axes), default=0) < 2:
             return str(most)
         held = [" * ".join(self.blocks[base(d)] for d in own) for own in axes if own]
-        return f"_warps({self.grid(printed)}, {self.any}, {most}, {' + '.join(held)})"
+        return f"{self.helper('_warps')}({self.grid(printed)}, {self.any}, {most}, {' + '.join(held)})"
 
     def runtime(self, name: str) -> str:
         """A run-time argument of a kernel."""
@@ -135,7 +135,7 @@ class Launcher(GradientSums):
                 f"{self.either(_quoted_name, one)}: {self.programs(one, whole, group)}" for group in groups for one in group]
             flat = f"{{{', '.join(counts)}}},"
             lines += [flat] if len(flat) <= 108 else ["{", *(TAB + line for line in _fill(counts, 104)), "},"]
-        return ["way = _way(", f"{TAB}_PACE, {self.any}, NT,", *(TAB + line for line in lines), ")"]
+        return [f"way = {self.helper('_way')}(", f"{TAB}_PACE, {self.any}, NT,", *(TAB + line for line in lines), ")"]
 
     def by_way(self, what: str, there: Sequence[str]) -> list[str]:
         """What "forward", "infer" or "backward" stands for, in the way that takes least time. there: arrays that exist."""

@@ -18,6 +18,7 @@ class Names:
 
     def __init__(self, dims: tuple[str, ...]) -> None:
         self.taken = set(FIXED)
+        self.calls: set[str] = set()  # the primitives of `device` that the printed text calls
         self.used: set[str] = set()  # what the printed text names: the arguments that it needs are among it
         self.numbers: dict[str, int] = {}  # wanted name -> a number up to which all are taken
         whole = [d for d in dims if d.endswith(ALL)]
@@ -25,7 +26,9 @@ class Names:
         dims = tuple(d for d in dims if d not in (*whole, *ranks))
         self.dims = {d: self.fresh(safe_name(d)) for d in dims}
         self.dims["B"], self.dims["t"] = "B", "BT"
-        self.low = {d: self._low(d) for d in ("B", *dims)}
+        self.low: dict[str, str] = {}
+        for d in ("B", *dims):
+            self.low[d] = self._low(d)
         self.low["t"] = "t"
         self.taken |= {f"{kind}_{low}" for kind in "iom" for low in self.low.values()}
         self.block = {d: self.fresh(f"B{self.dims[d]}") for d in ("B", *dims)}
@@ -42,10 +45,7 @@ class Names:
 
     def _low(self, dim: str) -> str:
         low = self.dims[dim].lower()
-        clash = low in ("t", "s", "n", "p", "r") or low in getattr(self, "lows", set())
-        low = self.dims[dim] if clash else low
-        self.lows = {*getattr(self, "lows", set()), low}
-        return low
+        return self.dims[dim] if low in ("t", "s", "n", "p", "r", *self.low.values()) else low
 
     def fresh(self, wanted: str) -> str:
         """`wanted`, or with the least number that makes it new."""
@@ -62,6 +62,11 @@ class Names:
         """The name of an argument, for a text that is printed, which has the others too."""
         self.used |= {name, *more}
         return name
+
+    def call(self, function: str) -> str:
+        """The name of a primitive of `device`, for a text that calls it."""
+        self.calls.add(function)
+        return function
 
     def extent(self, dim: str) -> str:
         """The extent of a dim: `K`; of time in a block: `BT`."""

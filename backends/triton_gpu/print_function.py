@@ -96,6 +96,7 @@ class _FunctionPrinter(ItemPrinter):
         known = [*names.dims.values(), *names.block.values(), *self.of.values.scalars.values(), "DOT", "PRECISION", "PARTS"]
         found = [x for x in dict.fromkeys(known) if x.isidentifier() and x in names.used]  # extents of ranks are numbers
         self.of.names.used.update(found)
+        self.of.names.calls |= names.calls
         return tuple(found)
 
     def enter(self, wanted: str, arguments: list[str], body: list[str]) -> str:

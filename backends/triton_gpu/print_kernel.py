@@ -51,6 +51,7 @@ class Printed:
     given: tuple[Array | None, ...]  # the text's arrays, None for one that this kernel does without
     places: tuple[Array, ...]  # the text's arrays in any mode
     functions: Mapping[str, str]  # device functions that it calls and that were made for it, by their names
+    calls: tuple[str, ...]  # the primitives of `device` that it and these functions call
     columns: str = ""  # the dim of which a thread holds COLUMNS neighbours, with all steps of each
     fetches: bool = False  # whether it sends for what the next step loads
     switches: Mapping[str, bool] = field(default_factory=dict)  # the text's switches, and what they are
@@ -121,7 +122,8 @@ class KernelPrinter(ItemPrinter):
             self.kernel, name, "\n".join(lines) + "\n", self.kernel.arrays, (*arguments, *constants), runtime, settings,
             tuple((d, names.dims[d]) for d in dims), tuple(tiles), scalars, in_dots,
             self.products.turned, self.grid(), self.kernel.arrays, self.kernel.arrays, self.functions,
-            self.addresses.columns if "COLUMNS" in names.used else "", bool(self.sent), dict.fromkeys(switches, True),
+            tuple(sorted(names.calls)), self.addresses.columns if "COLUMNS" in names.used else "",
+            bool(self.sent), dict.fromkeys(switches, True),
         )
         return printed.as_in(self.kernel.as_in(WHOLE, self.kernel.name, self.kernel.doc), WHOLE)
 
@@ -185,22 +187,23 @@ class KernelPrinter(ItemPrinter):
             lines.append(f"{', '.join(index)} = {', '.join(codes)}")
         if self.kernel.block_in_grid:
             names.use("B", "BT")
-            lines.append(f"{names.program(BATCH)}, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)")
+            lines.append(f"{names.program(BATCH)}, i_n = {names.call('block_of')}(p_cu_seqlens, i_s, B, T, BT)")
             lines.append("i_0 = i_n * BT")
         if self.kernel.span_in_grid:
             names.use("B", "BT", "EVERY")
-            lines.append(f"{names.program(BATCH)}, i_c = block_of(p_cu_seqlens, i_s, B, T, BT * EVERY)")
+            lines.append(f"{names.program(BATCH)}, i_c = {names.call('block_of')}(p_cu_seqlens, i_s, B, T, BT * EVERY)")
         self.setup_sequence()
 
     def setup_sequence(self) -> None:
         """Where the program's sequence begins, and its length."""
         lines, names = self.scope.lines, self.names
         names.use("T", "STEP")
+        several = BATCH in self.roles.blocked  # a tile of sequences
+        sequence, first_block_of = ("sequences", "first_blocks_of") if several else ("sequence", "first_block_of")
         which = names.program(BATCH)
-        if BATCH in self.roles.blocked:
+        if several:
             which = f"{which}, {self.addresses.positions(BATCH, self.scope)}"
-        tiles = "s" if BATCH in self.roles.blocked else ""
-        lines.append(f"first, T = sequence{tiles}(p_cu_seqlens, {which}, T, STEP)")
+        lines.append(f"first, T = {names.call(sequence)}(p_cu_seqlens, {which}, T, STEP)")
         if self.kernel.block_in_grid:
             lines += ["if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here", f"{TAB}return"]
             return
@@ -210,10 +213,10 @@ class KernelPrinter(ItemPrinter):
         if self.uses_blocks() or any(SEQUENCE_BLOCKS in axes for axes in merged):
             lines.append(f"NT = tl.cdiv(T, {names.use('BT')})")
         if any(SEQUENCE_BLOCKS in axes for axes in merged):
-            lines.append(f"first_block = first_block{tiles}_of(p_cu_seqlens, {which}, NT, {names.use('BT')})")
+            lines.append(f"first_block = {names.call(first_block_of)}(p_cu_seqlens, {which}, NT, {names.use('BT')})")
         if not self.kernel.span_in_grid and any(SEQUENCE_SPANS in axes for axes in merged):
             names.use("BT", "EVERY")
-            lines.append(f"first_span = first_block{tiles}_of(p_cu_seqlens, {which}, tl.cdiv(NT, EVERY), BT * EVERY)")
+            lines.append(f"first_span = {names.call(first_block_of)}(p_cu_seqlens, {which}, tl.cdiv(NT, EVERY), BT * EVERY)")
 
     def uses_blocks(self) -> bool:
         return any(loop.over == "blocks" for loop in self.kernel.loops()) or (self.stores_blocks() and self.kernel.every > 1)

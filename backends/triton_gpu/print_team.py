@@ -29,8 +29,8 @@ class _TeamPrinter(KernelPrinter):
             case Meet(array, dim, nth, times, reverse):
                 step = "T - 1 - i_t" if reverse else "i_t"
                 before = f"({step}) * {times} + {nth}" if times > 1 else step
-                count = self.names.count[dim]
-                self.scope.lines.append(f"meet({self.pointers[array.name]} + i_p // {count}, ({before} + 1) * {count})")
+                count, meet = self.names.count[dim], self.names.call("meet")
+                self.scope.lines.append(f"{meet}({self.pointers[array.name]} + i_p // {count}, ({before} + 1) * {count})")
             case _:
                 super().item(item)
 

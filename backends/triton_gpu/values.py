@@ -7,6 +7,7 @@ Sums of products of two tiles become `tl.dot` where they are matrix products, el
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from seqc.backends.triton_gpu.address import Addresses, Scope, spread
@@ -24,6 +25,7 @@ from seqc.ir.ops import TABLE
 from seqc.ir.ops.structure import resets
 
 LOG2_E = 1.4426950408889634
+DEVICE = re.compile(r"seqc_(\w+)")  # a primitive of `device`, in the spelling of an operator
 COMPARE = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
@@ -87,7 +89,7 @@ class Values:
         if n in self.levels:
             assert self.scope is not None
             rows = self.addresses.row_numbers(self.scope)
-            return Text(f"of_level({rows}, {self.block(self.levels[n])})", (ROW, COL))
+            return Text(f"{self.names.call('of_level')}({rows}, {self.block(self.levels[n])})", (ROW, COL))
         if n.op == "leaf" and n.text("kind") == "mask":
             assert self.scope is not None
             return Text(self.addresses.inside(self.scope), (ROW,))
@@ -129,7 +131,7 @@ class Values:
         axes = self.roles.axes({a for x in args for a in x.axes})
         if n.op == "mul" and len(axes) > 3 and args[1].axes and axes[0] not in args[1].axes:
             args = args[::-1]  # the other way round Triton 3.6 and 3.7 take its sum for a matrix product, and fail
-        spell = row.spell["triton"].replace("seqc_", "")
+        spell = DEVICE.sub(lambda called: self.names.call(called[1]), row.spell["triton"])
         ready = [self.against(x, axes) for x in args]
         if n.op in ("and", "or") and axes and not all(x.axes for x in args):  # a condition of a program, and one of elements
             one, each = ready if not args[0].axes else ready[::-1]
@@ -221,7 +223,7 @@ class Values:
         crossed = crossing(n, self.roles)
         if crossed is not None:
             x = ordered(self.whole(crossed.args[0]), (ROW, COL))
-            return Text(f"crossing_sums({x.code}, {bool(crossed.number('exclusive'))})", (ROW,))
+            return Text(f"{self.names.call('crossing_sums')}({x.code}, {bool(crossed.number('exclusive'))})", (ROW,))
         x = self.whole(inner)
         dirty = tuple(d for d in self.padded(over) if not self.padding.clean(inner, d))
         x = self.masked(x, dirty)
@@ -256,7 +258,7 @@ class Values:
         precision = self.names.use("PRECISION")
         code = f"tl.dot({left}, {right}, input_precision={precision})"
         if p.over[0].endswith(ALL):
-            code = f"product_in_parts({left}, {right}, {self.names.use('PARTS')}, {precision})"
+            code = f"{self.names.call('product_in_parts')}({left}, {right}, {self.names.use('PARTS')}, {precision})"
         code = f"tl.trans({code})" if p.swapped else code
         axes = (*p.rows, *p.columns)
         return Text(code if len(axes) == 2 else f"tl.reshape({code}, {self.shape(axes)})", axes)
@@ -301,17 +303,17 @@ class Values:
         """Rows moved down or up."""
         in_columns = is_time(n.text("dim")) and self.addresses.columns in n.dims and next_to(n)
         function = "shift_in_columns" if in_columns else "shift_rows"
-        return self.on_rows(n, n.args[0], lambda x: f"{function}({x}, {n.number('by')})")
+        return self.on_rows(n, n.args[0], lambda x: f"{self.names.call(function)}({x}, {n.number('by')})")
 
     def run(self, n: Node) -> Text:  # a running sum, or what a device function makes of it
         dim, function = n.text("dim"), self.runs.get(n, "segment_cumsum")
         if function == PAIR:
-            code = f"{PAIR}({self.whole(n.args[0].args[1]).code}, {bool(n.number('exclusive'))})"
+            code = f"{self.names.call(PAIR)}({self.whole(n.args[0].args[1]).code}, {bool(n.number('exclusive'))})"
             return ordered(Text(code, (ROW, COL)), self.axes(n))
         block = self.block(n.number("block")) or (self.names.tile(dim) if not is_time(dim) else self.names.use("BT"))
         more = [block, f"{bool(n.number('reverse'))}", f"{bool(n.number('exclusive'))}"]
         more += [self.names.use("DOT")] if PRODUCT in function else []
-        return self.on_rows(n, n.args[0], lambda x: f"{function}({', '.join([x, *more])})")
+        return self.on_rows(n, n.args[0], lambda x: f"{self.names.call(function)}({', '.join([x, *more])})")
 
     def tri_inv(self, n: Node) -> Text:
         """The inverse of I plus the strictly lower part."""
@@ -329,7 +331,8 @@ class Values:
         o = self.position_of(row[0]) if len(row) == 1 else f"tl.arange(0, {size})"
         turned = lines(x.axes) != (row, col)
         code = f"tl.trans({self.flat(x).code})" if turned else self.flat(x).code
-        code = f"unit_lower_inverse(tl.where({o}[:, None] > {o}[None, :], {code}, 0.0), {size}, {self.names.use('PRECISION')})"
+        code = f"tl.where({o}[:, None] > {o}[None, :], {code}, 0.0)"
+        code = f"{self.names.call('unit_lower_inverse')}({code}, {size}, {self.names.use('PRECISION')})"
         code = f"tl.trans({code})" if turned else code
         found = Text(code if len(x.axes) == 2 else f"tl.reshape({code}, {self.shape(x.axes)})", x.axes)
         return self.masked(found, padded)
@@ -345,15 +348,17 @@ class Values:
         x, y = in_front(x, dim), in_front(y, dim)
         s = self.find(start)
         first = self.against(s, x.axes) if s.axes else s
+        from_zero = (start.op == "const" and start.attr("value") == 0.0) or s.code == "0.0"
         if n.op == "max_scan":
-            code = f"max_scan({x.code}, {y.code}, {first.code})"
+            function, given = "max_scan", first.code
         elif resets(n):
-            code = f"reset_scan_from({x.code}, {y.code}, {first.code}, {reverse})"
-        elif (start.op == "const" and start.attr("value") == 0.0) or s.code == "0.0":
-            code = f"affine_scan({x.code}, {y.code}, {reverse})[1]"
+            function, given = "reset_scan_from", f"{first.code}, {reverse}"
+        elif from_zero:
+            function, given = "affine_scan", f"{reverse}"
         else:
-            code = f"affine_scan_from({x.code}, {y.code}, {first.code}, {reverse})"
-        return ordered(Text(code, x.axes), axes)
+            function, given = "affine_scan_from", f"{first.code}, {reverse}"
+        code = f"{self.names.call(function)}({x.code}, {y.code}, {given})"
+        return ordered(Text(f"{code}[1]" if function == "affine_scan" else code, x.axes), axes)
 
     # ---- scalars that the launcher knows ----
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from seqc.backends.triton_gpu.emit import device_texts
+from seqc.backends.triton_gpu.device import helper_texts
 from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import ALL
@@ -53,7 +53,7 @@ class Jobs:
             self.fixed.append(("PRECISION", "tf32x3" if target_named(target).vendor == "cuda" else "ieee"))
         text = "\n\n\n".join([*printed.functions.values(), printed.text.replace(" DOT: tl.constexpr,", "")])
         head = f"import triton\nimport triton.language as tl\n\nDOT = tl.constexpr({TYPES[kind]})\n\n\n"
-        self.source = head + "\n\n\n".join([*device_texts(text), text])
+        self.source = head + "\n\n\n".join([*helper_texts(printed.calls), text])
 
     def job(self, tiles: Tiles) -> Job:
         """The kernel at these tiles."""
