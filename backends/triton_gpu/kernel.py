@@ -130,25 +130,14 @@ class Barrier:
 
 @dataclass(frozen=True)
 class Fetch:
-    """Send for what the step loads that is so many ahead; start: for the first ones, before the loop from `low` to `high`."""
+    """Send for what the step loads that is so many ahead. start: for the first ones, before the loop; through: of all steps of
+    the sequence, and not only of those of the loop at hand, before all loops."""
 
     loads: tuple[Load, ...]
     start: bool
     reverse: bool
     ahead: int = 1
-    low: str = "0"
-    high: str = "T"
-
-    def place(self, steps: int) -> str:
-        """The step that lies so many behind the first one, or behind that of the loop; of those past the end the last."""
-        if not self.start:
-            steps += self.ahead
-        first = ("T - 1" if self.high == "T" else f"{self.high} - 1") if self.reverse else self.low
-        if self.start and not steps:
-            return first
-        base = first if self.start else "i_t"
-        base = f"{base} - {steps}" if self.reverse else str(steps) if base == "0" else f"{base} + {steps}"
-        return f"tl.maximum({base}, {self.low})" if self.reverse else f"tl.minimum({base}, {self.high} - 1)"
+    through: bool = True
 
 
 @dataclass(frozen=True)

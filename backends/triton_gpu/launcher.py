@@ -13,6 +13,7 @@ from functools import cached_property
 
 from seqc.backends.triton_gpu.asked import WRITTEN, serves
 from seqc.backends.triton_gpu.extents import TAB
+from seqc.backends.triton_gpu.fetching import WALKS
 from seqc.backends.triton_gpu.gradient_sums import GradientSums
 from seqc.backends.triton_gpu.kernel import Array
 from seqc.backends.triton_gpu.print_items import OUTPUTS, SAVE
@@ -46,7 +47,6 @@ def _warps(programs, x, most, held):
     return most if programs <= 3 * units else max(1, min(most, held // (16 * 32)))
 '''
 
-WALKS = ("forward", "infer", "backward")  # kernels that may walk step after step
 FEW = "_FEW_STEPS"
 SAVING_DOC = "Outputs, final states, and what the gradient needs."
 QUIET_DOC = "Outputs and final states."

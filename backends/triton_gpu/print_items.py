@@ -7,14 +7,11 @@ in the scope where it is computed, and is short, is written where it is used.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import pairwise
 
 from seqc.backends.triton_gpu.address import Addresses, Scope
 from seqc.backends.triton_gpu.kernel import (
-    SCRATCH,
     SPANS,
-    STEPS,
     Add,
     Advance,
     Array,
@@ -51,9 +48,6 @@ from seqc.ir.ops import TABLE
 
 SHORT = 60  # characters of an expression that is written where it is used,
 LONG = 72  # and of one that the next line uses
-SENDING_ON = ("forward", "infer")  # kernels that walk all steps in their order,
-WALKS = (*SENDING_ON, "backward")  # and that may send for what later steps load:
-AHEAD = 2  # steps ahead, as one step's instructions take less time than a load
 SAVE, OUTPUTS = "SAVE", "OUTPUTS"  # compile-time arguments: whether a gradient follows, whether the kernel computes outputs
 
 
@@ -76,6 +70,7 @@ class ItemPrinter:
         self.sums: dict[str, str] = {}
         self.totals: dict[Node, str] = {}  # by sum of levels, its variable
         self.begins: dict[Node, Node] = {}  # by a value that nothing else takes, the sum that it begins
+        self.ends = "0", "T"  # of the loop at hand
         self.sent: dict[Node, list[str]] = {}  # what was sent for steps before, by its node, the next step's first
         self.scope = Scope(0)
         self.passed_sums = {n for loop in kernel.loops() for n in loop.sums}
@@ -187,18 +182,21 @@ class ItemPrinter:
 
     def fetch(self, item: Fetch) -> None:
         """Raw loads of the first steps, or of one that is ahead; after the last step it is that one again."""
+        ends = ("0", "T") if item.through else self.bounds("steps") if item.start else self.ends
+        outer = self.scope
+        self.scope = outer.root() if item.start and item.through else outer
         for steps in range(item.ahead if item.start else 1):
             self.addresses.step = self.names.fresh("i_start" if item.start else "i_next")
-            self.scope.lines.append(f"{self.addresses.step} = {item.place(steps)}")
+            self.scope.lines.append(f"{self.addresses.step} = {_step(item, steps, *ends)}")
             for load in item.loads:
-                self.fetch_one(load, item, steps)
-        self.addresses.step = "i_t"
+                self.fetch_one(load, item, steps, ends[1] == "T")
+        self.addresses.step, self.scope = "i_t", outer
 
-    def fetch_one(self, load: Load, item: Fetch, steps: int) -> None:
-        """One of these loads: what was sent for moves a step nearer."""
+    def fetch_one(self, load: Load, item: Fetch, steps: int, empty: bool) -> None:
+        """One of these loads: what was sent for moves a step nearer. empty: whether the loop may have no step."""
         lines, sent = self.scope.lines, self.sent.setdefault(load.node, [])
         at = self.addresses.at(load.array, self.scope.places, 0, False, load.first_only)
-        parts = [*([at.mask] if at.mask else []), *(["T > 0"] if item.start and item.high == "T" else [])]
+        parts = [*([at.mask] if at.mask else []), *(["T > 0"] if item.start and empty else [])]
         mask = " & ".join(x if x.isidentifier() else f"({x})" for x in parts) if len(parts) > 1 else "".join(parts)
         masked = f", mask={mask}, other=0.0" if mask else ""
         if len(sent) < item.ahead:
@@ -309,37 +307,29 @@ class ItemPrinter:
 
     def loop(self, item: Loop) -> None:
         """`for`, with a scope of its own."""
-        loads = self.sent_for(item)
         outer, rows = self.scope, self.kernel.rows
-        index, low, high = self.bounds(item)
-        if loads:
-            through = not item.reverse and self.kernel.name in SENDING_ON  # the loops over all blocks go through all steps
-            ends = ("0", "T") if through else (low, high)
-            self.scope = outer.root() if through else outer
-            self.fetch(Fetch(loads, True, item.reverse, AHEAD, *ends))
-            rest = (x for x in item.body if x not in loads)
-            fetch = Fetch(loads, False, item.reverse, AHEAD, *ends)
-            item = replace(item, body=(*(replace(x, ahead=True) for x in loads), fetch, *rest))
-            self.scope = outer
+        index = "i_n" if item.over == "blocks" else "i_t"
+        low, high = self.ends = self.bounds(item.over)
         start = [f"i_0 = i_n * {self.names.use('BT')}"] if item.over == "blocks" and rows > 1 else []
         inner = self.inner(item.body, start)
         span = f"{high} - 1, {'-1' if low == '0' else f'{low} - 1'}, -1" if item.reverse else f"{low}, {high}"
         stages = f", num_stages={self.names.use('STAGES')}" if self.is_staged(item) else ""
-        stages = f", loop_unroll_factor={AHEAD}" if loads else stages  # or else what was sent for is moved in every step
+        ahead = next((i.ahead for i in item.body if isinstance(i, Fetch)), 1)
+        stages = f", loop_unroll_factor={ahead}" if ahead > 1 else stages  # or else what was sent for is moved in every step
         head = f"for {index} in {f'tl.range({span}{stages})' if stages else f'range({span})'}:"
         if inner.lines:  # of a loop that stores nothing, nothing is left
             outer.lines += [head, *(f"{TAB}{line}" for line in inner.lines)]
 
-    def bounds(self, item: Loop) -> tuple[str, str, str]:
-        """(index, first, end) of a loop."""
-        index, low, high = ("i_n", "0", "NT") if item.over == "blocks" else ("i_t", "0", "T")
+    def bounds(self, over: str) -> tuple[str, str]:
+        """(first, end) of a loop over "blocks" or "steps"."""
+        low, high = "0", "NT" if over == "blocks" else "T"
         if self.kernel.span_in_grid:
             every = self.names.use("EVERY")
             low, high = f"i_c * {every}", f"tl.minimum(NT, i_c * {every} + {every})"
-        if item.over == "steps" and self.kernel.every > 1 and self.scope.rank:
+        if over == "steps" and self.kernel.every > 1 and self.scope.rank:
             block = self.names.use("BT")
             low, high = f"i_n * {block}", f"tl.minimum(T, i_n * {block} + {block})"
-        return index, low, high
+        return low, high
 
     def pass_through(self, item: Loop) -> None:
         """A loop over the pieces of a dim, which adds up its sums."""
@@ -371,15 +361,6 @@ class ItemPrinter:
         loads = any(isinstance(i, Load) for i in item.body)
         return innermost and loads and not chunk and self.kernel.name != STEPS_KERNEL
 
-    def sent_for(self, item: Loop) -> tuple[Load, ...]:
-        """What a walk loads in each step, if it sends for it two steps ahead, to registers.
-
-        Without products a lane has a channel or two, and no asynchronous copy moves as few bytes.
-        """
-        loads = tuple(i for i in item.body if isinstance(i, Load))
-        steps = item.over == "steps" and self.kernel.rows == 1 and self.kernel.name in WALKS and not self.products.of
-        return loads if steps and all({STEPS, SCRATCH} & {*x.array.axes} and not x.offset for x in loads) else ()
-
     # ---- names ----
 
     def var(self, n: Node) -> str:
@@ -394,6 +375,18 @@ class ItemPrinter:
             if n in level and level[n].code.startswith("b_") and level[n].code.isidentifier():
                 return level[n].code[2:]
         return None
+
+
+def _step(item: Fetch, steps: int, low: str, high: str) -> str:
+    """The step that lies so many behind the first one, or behind that of the loop; of those past the end the last."""
+    if not item.start:
+        steps += item.ahead
+    first = f"{high} - 1" if item.reverse else low
+    if item.start and not steps:
+        return first
+    base = first if item.start else "i_t"
+    base = f"{base} - {steps}" if item.reverse else str(steps) if base == "0" else f"{base} + {steps}"
+    return f"tl.maximum({base}, {low})" if item.reverse else f"tl.minimum({base}, {high} - 1)"
 
 
 def _plain(code: str) -> bool:

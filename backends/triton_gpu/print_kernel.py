@@ -53,7 +53,6 @@ class Printed:
     functions: Mapping[str, str]  # device functions that it calls and that were made for it, by their names
     calls: tuple[str, ...]  # the primitives of `device` that it and these functions call
     columns: str = ""  # the dim of which a thread holds COLUMNS neighbours, with all steps of each
-    fetches: bool = False  # whether it sends for what the next step loads
     switches: Mapping[str, bool] = field(default_factory=dict)  # the text's switches, and what they are
 
     def as_in(self, kernel: Kernel, mode: Mode) -> Printed:
@@ -123,7 +122,7 @@ class KernelPrinter(ItemPrinter):
             tuple((d, names.dims[d]) for d in dims), tuple(tiles), scalars, in_dots,
             self.products.turned, self.grid(), self.kernel.arrays, self.kernel.arrays, self.functions,
             tuple(sorted(names.calls)), self.addresses.columns if "COLUMNS" in names.used else "",
-            bool(self.sent), dict.fromkeys(switches, True),
+            dict.fromkeys(switches, True),
         )
         return printed.as_in(self.kernel.as_in(WHOLE, self.kernel.name, self.kernel.doc), WHOLE)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from seqc.backends.triton_gpu.arrays import steps_between_saved
 from seqc.backends.triton_gpu.backward_kernels import BackwardKernels
+from seqc.backends.triton_gpu.fetching import with_fetches
 from seqc.backends.triton_gpu.forward_kernels import ForwardKernels
 from seqc.backends.triton_gpu.gradients import kernel_name, passed_through
 from seqc.backends.triton_gpu.kernel import MODES, Array, Kernel, Store
@@ -103,7 +104,7 @@ class Schedule:
     def kernel(self, name: str) -> Kernel:
         """One kernel, its items put in order when it is first asked for."""
         if name not in self.made:
-            self.made[name] = self.makers[name]()
+            self.made[name] = with_fetches(self.makers[name](), self.roles)
         return self.made[name]
 
     @property
@@ -149,7 +150,7 @@ def schedule(block: Block) -> Schedule:
 @found_once
 def _steps(single: Schedule) -> Kernel:
     doc = "Outputs and final states, step by step: for sequences too short for blocks."
-    return replace(single.kernel("infer"), name=STEPS_KERNEL, doc=doc)
+    return replace(single.makers["infer"](), name=STEPS_KERNEL, doc=doc)
 
 
 def prepared(whole: Block, block: Block, roles: Roles) -> _Scheduler:

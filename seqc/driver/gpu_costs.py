@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from seqc.analysis.workload import Workload, lane
-from seqc.backends.triton_gpu.launcher import WALKS, warps_of_call
+from seqc.backends.triton_gpu.fetching import WALKS
+from seqc.backends.triton_gpu.launcher import warps_of_call
 from seqc.backends.triton_gpu.report.figures import KIND, Chosen, extents, known, tiles_of
 from seqc.backends.triton_gpu.spans import saved_bytes
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel

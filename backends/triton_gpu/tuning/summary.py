@@ -13,7 +13,7 @@ from math import prod
 
 from seqc.analysis.cost import weight
 from seqc.analysis.workload import TILED_BATCH
-from seqc.backends.triton_gpu.kernel import SPANS, Add, Advance, Item, Let, Load, Loop, Meet, Store
+from seqc.backends.triton_gpu.kernel import SPANS, Add, Advance, Fetch, Item, Let, Load, Loop, Meet, Store, walk
 from seqc.backends.triton_gpu.order import WARPS
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.print_kernel import Printed
@@ -88,7 +88,7 @@ class _Summary:
             rows=self.plan.block.rows,
             loops_over_time=not (self.kernel.block_in_grid or self.kernel.span_in_grid),
             span=self.kernel.spans if self.kernel.span_in_grid else 1,
-            fetches=self.printed.fetches,
+            fetches=any(isinstance(i, Fetch) for i in walk(self.kernel.body)),
             limits=tuple(self.limits()),
         )
 
