@@ -83,8 +83,7 @@ class Gradients(Bodies):
     def usable(self, roots: Iterable[Node]) -> dict[Node, Array]:
         """The operands that a kernel of these roots may load: in the type of products only where these alone take them."""
         uses = Uses([Let(n) for n in topological(roots, {*self.pairs, *self.operands})], self.roles)
-        wide = (n for n, a in self.operands.items() if a.dtype == "carry")
-        return {n: self.operands[n] for n in {*wide, *filter(uses.is_operand_under_any_name, self.operands)}}
+        return {n: a for n, a in self.operands.items() if a.dtype == "carry" or uses.is_operand_under_any_name(n)}
 
     def alike(self, roots: Mapping[str, Node], dim: str) -> dict[str, tuple[str, ...]]:
         """Gradients that all pieces of the dim have the same of, and the dim."""
