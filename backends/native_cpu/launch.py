@@ -45,7 +45,7 @@ def launch_text(source: NativeSource, alone: bool, direct: bool) -> tuple[str, l
     rows = ["SEQC_ROWS"] if source.plan.roles.blocked else []
     run = run.replace("AHEAD", AHEAD if rows else "").replace("AROUND", around)
     names = f'_NATIVE_SIZES = "{" ".join([*rows, *(_macro(d) for d in source.dims)])}".split()'
-    parts = [_ready(source), _forward(source), _infer(source), _backward(source), _step(source)]
+    parts = [_ready(source), *(_forward(source, save) for save in (True, False)), _backward(source), _step(source)]
     text = "\n\n\n".join(parts)
     known = {"_native_added": ADDED, "_native_kept": KEPT, "_native_shifted": shifted_text("_native_shifted")}
     helpers = [helper for name, helper in known.items() if f"{name}(" in text]
@@ -183,30 +183,19 @@ def _new(plan: Plan, array: Array, name: str, zero: bool = False) -> str:
     return f"{name} = _native_new({', '.join(['library', _main(plan), *shape])})"
 
 
-def _forward(source: NativeSource) -> str:
+def _forward(source: NativeSource, save: bool) -> str:
+    """`_forward_cpu`, or where nothing is saved `_infer_cpu`."""
     plan = source.plan
     written = [a for a in source.forward if a.written]
-    lines = [lay("def _forward_cpu(", [*_arguments(plan), *CALLS], "):"),
-             docstring(["Results, and what backward needs."], 4)]
-    lines += [f"    {line}" for line in _sizes(source, written)]
-    names = {a.name: f"out_{safe_name(a.name)}" for a in written}
-    lines += [f"    {_new(plan, a, names[a.name])}" for a in written]
-    arrays = [*_arguments(plan), *(names[a.name] for a in written)]
-    lines.append(_call(source, "forward", 1, arrays))
-    return "\n".join([*lines, returned([names[a.name] for a in written], 4)])
-
-
-def _infer(source: NativeSource) -> str:
-    plan = source.plan
-    written = [a for a in source.forward if a.written]
-    results = [a for a in written if not a.saved]
-    lines = [lay("def _infer_cpu(", [*_arguments(plan), *CALLS], "):"), docstring(["Results only."], 4)]
+    results = [a for a in written if save or not a.saved]
+    name, doc = ("forward", "Results, and what backward needs.") if save else ("infer", "Results only.")
+    lines = [lay(f"def _{name}_cpu(", [*_arguments(plan), *CALLS], "):"), docstring([doc], 4)]
     lines += [f"    {line}" for line in _sizes(source, results)]
     names = {a.name: f"out_{safe_name(a.name)}" for a in results}
     lines += [f"    {_new(plan, a, names[a.name])}" for a in results]
     arrays = [*_arguments(plan), *(names.get(a.name, "None") for a in written)]
-    lines.append(_call(source, "forward", 0, arrays))
-    return "\n".join([*lines, returned([names[a.name] for a in results], 4)])
+    lines.append(_call(source, "forward", int(save), arrays))
+    return "\n".join([*lines, returned([*names.values()], 4)])
 
 
 def _step(source: NativeSource) -> str:

@@ -16,10 +16,11 @@ from seqc.backends.torch_eager.lines import laid
 from seqc.backends.torch_eager.pack import Join, joins
 from seqc.backends.torch_eager.printer import Printer
 from seqc.backends.torch_eager.products import common
-from seqc.backends.torch_eager.values import LONG, below
+from seqc.backends.torch_eager.values import LONG
 from seqc.emit.expressions import ATOM, Text, aligned, reordered
 from seqc.emit.text import WIDTH, lay
 from seqc.ir.graph import Node
+from seqc.ir.traverse import postorder
 
 
 class LoopPrinter(Printer):
@@ -42,10 +43,10 @@ class LoopPrinter(Printer):
         self.fused: dict[Node, tuple[Node, ...]] = {}
         self.joins: dict[Node, Join] = {}
         super().__init__(fn, roots, known, names, order, extent, quotes)
-        every = below(roots, lambda n: n.args, self.texts)
+        every = postorder(roots, lambda n: n.args, self.texts)
         self.joins = joins(every, self.products, self.once)
         self.uses = Counter(roots)
-        for n in below(roots, self.parts, self.texts):
+        for n in postorder(roots, self.parts, self.texts):
             self.uses.update(self.parts(n))
 
     def _brought(self, fn: Function, outside: Text, stem: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from seqc.ir.graph import Node
-from seqc.ir.ops.structure import resets
+from seqc.ir.ops.structure import resets, unexpanded
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,7 @@ def _scan(n: Node, end: bool) -> Scan:
     a, b, start = n.args
     reverse = n.op == "affine_scan" and bool(n.number("reverse"))
     dim = n.text("dim")
-    moved = a
-    while moved.op == "expand" and dim not in moved.names("over"):
-        moved = moved.args[0]
+    moved = unexpanded(a, dim)
     a = moved if moved.op == "shift" else a
     later = (
         n.op == "affine_scan" and a.op == "shift" and a.text("dim") == dim
@@ -87,6 +85,5 @@ def _scan(n: Node, end: bool) -> Scan:
 
 
 def _constant(n: Node, value: float) -> bool:
-    while n.op == "expand":
-        n = n.args[0]
+    n = unexpanded(n)
     return n.op == "const" and n.attr("value") == value

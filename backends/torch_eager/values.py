@@ -7,7 +7,7 @@ node is, given those of its parts, is `printer`'s.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from seqc.analysis.phases import BLOCK
@@ -20,6 +20,7 @@ from seqc.backends.torch_eager.segments import DENSE, Form, axes_in, forms_of, l
 from seqc.emit.expressions import ATOM, SIGN, Text
 from seqc.ir.graph import BATCH, ROW, Node
 from seqc.ir.ops import TABLE
+from seqc.ir.traverse import postorder
 
 LONG = 64  # characters of an expression that is used once and still gets a line of its own
 FREE = frozenset(name for name, row in TABLE.items() if "alias" in row.laws)  # the text of their argument
@@ -46,7 +47,7 @@ class Values(Products):
         self.products: dict[Node, Product] = {}
         roots = list(roots)
         self.raw = raw = Counter(roots)
-        every = below(roots, lambda n: n.args, self.texts)
+        every = postorder(roots, lambda n: n.args, self.texts)
         for n in every:
             raw.update(n.args)
         self.forms = forms_of(every, roots, extent[ROW]) if self.segmented else {}
@@ -68,7 +69,7 @@ class Values(Products):
         whole = {n: p for n, p in self.products.items() if n not in self.forms}
         self.fans = fans(every, whole) if looped else {}
         self.uses = Counter(roots)
-        for n in below(roots, self.parts, self.texts):
+        for n in postorder(roots, self.parts, self.texts):
             self.uses.update(self.parts(n))
 
     def text(self, n: Node) -> Text:
@@ -114,7 +115,7 @@ class Values(Products):
     def values(self, roots: Iterable[Node]) -> list[Text]:
         """The texts of `roots`, after the statements that they need."""
         wanted = list(roots)
-        for n in below(wanted, self.parts, self.texts):
+        for n in postorder(wanted, self.parts, self.texts):
             if n in self.fans and n not in self.texts:
                 self._fan(self.fans[n])
             if n not in self.texts:
@@ -279,24 +280,3 @@ class Values(Products):
             code = place.code.replace(f" {out.code}", out.code)
             self.fn.say(f"{code}.{'add_' if sign > 0 else 'sub_'}({self.align(x, place.axes).code})")
         return out
-
-
-def below(roots: Iterable[Node], parts: Callable[[Node], tuple[Node, ...]], known: Mapping[Node, Text]) -> list[Node]:
-    """What must be printed for `roots`, arguments first; nothing below a node that is known already."""
-    order: list[Node] = []
-    seen: set[Node] = set()
-    for root in roots:
-        stack = [root]
-        while stack:
-            n = stack[-1]
-            if n in seen or n in known:
-                stack.pop()
-                continue
-            waiting = [a for a in parts(n) if a not in seen and a not in known]
-            if waiting:
-                stack += reversed(waiting)
-            else:
-                seen.add(n)
-                order.append(n)
-                stack.pop()
-    return order

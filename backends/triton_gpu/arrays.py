@@ -17,6 +17,7 @@ from seqc.ir.block import BATCH, COL, ROW, Block
 from seqc.ir.dims import base, is_time, unpieced
 from seqc.ir.graph import Node, leaves, topological
 from seqc.ir.keys import next_key, prev_key, result_of, slope_of
+from seqc.ir.traverse import reached
 
 EVERY = 32  # steps between saved states of a matrix state in form "step", unless the spec says `checkpoint N`
 
@@ -140,16 +141,12 @@ class Arrays:
 
     def _dims_behind(self, root: Node) -> set[str]:
         """The dims of all cotangents that a value is made of, at this step or a later one."""
-        found, todo = set[str](), [root]
-        seen: set[Node] = set()
-        while todo:
-            for n in leaves([todo.pop()], "cot"):
-                if n not in seen:
-                    seen.add(n)
-                    found |= set(n.dims)
-                    state = result_of(n.text("name"))
-                    todo += [self.backward[prev_key(state)]] if state in self.program.states else []
-        return found
+
+        def before(n: Node) -> list[Node]:
+            state = result_of(n.text("name"))
+            return leaves([self.backward[prev_key(state)]], "cot") if state in self.program.states else []
+
+        return {d for n in reached(leaves([root], "cot"), before) for d in n.dims}
 
     def factor_dims(self, n: Node) -> tuple[str, ...]:
         """The dims of a factor's array."""

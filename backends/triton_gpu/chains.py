@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from seqc.analysis.normal_forms import terms
 from seqc.backends.triton_gpu.kernel import Item, Let
 from seqc.backends.triton_gpu.uses import consumed
 from seqc.ir.graph import Node
+from seqc.ir.traverse import reached
 
 
 class Chains:
@@ -40,20 +42,8 @@ class Chains:
 
     def linked(self, root: Node) -> Iterable[Node]:
         """The partial sums of a sum."""
-        stack = [a for a in root.args if a in self.links]
-        while stack:
-            n = stack.pop()
-            yield n
-            stack += [a for a in n.args if a in self.links]
+        return [n for n in reached([root], lambda n: [a for a in n.args if a in self.links]) if n is not root]
 
     def terms(self, root: Node) -> list[tuple[Node, int]]:
         """(term, sign) of a sum, in the given order."""
-        out: list[tuple[Node, int]] = []
-        stack = [(root, 1)]
-        while stack:
-            n, sign = stack.pop()
-            if n is root or n in self.links:
-                stack += [(n.args[1], -sign if n.op == "sub" else sign), (n.args[0], sign)]
-            else:
-                out.append((n, sign))
-        return out
+        return [(n, sign) for sign, n in terms(root, lambda n: n is root or n in self.links)]

@@ -19,6 +19,7 @@ from seqc.backends.triton_gpu.device_elementwise import ELEMENTWISE
 from seqc.backends.triton_gpu.device_more import MORE
 from seqc.backends.triton_gpu.device_sequences import SEQUENCES
 from seqc.backends.triton_gpu.device_team import TEAM
+from seqc.ir.traverse import reached
 
 DOWN_ROWS = '''
 @triton.jit
@@ -286,17 +287,6 @@ def needs(name: str) -> tuple[str, ...]:
 
 
 def helper_texts(names: Iterable[str]) -> tuple[str, ...]:
-    """The texts of `names` and of all that they call, callees first, each once, in table order (stable).
-
-    Raises KeyError for a name that is not in `HELPERS`.
-    """
-    wanted: set[str] = set()
-    todo = list(names)
-    while todo:
-        name = todo.pop()
-        if name not in HELPERS:
-            raise KeyError(f"no device function {name!r}; known: {', '.join(HELPERS)}")
-        if name not in wanted:
-            wanted.add(name)
-            todo.extend(needs(name))
+    """The texts of `names` and of all that they call, callees first, each once, in table order. Raises KeyError."""
+    wanted = reached(names, needs)
     return tuple(text for name, text in HELPERS.items() if name in wanted)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from seqc.backends.triton_gpu.kernel import STEPS, Advance, Array, Item, Kernel, Let, Load, Loop, Outputs, Store, in_three
 from seqc.backends.triton_gpu.pairs import is_costly, operands, pairs
 from seqc.backends.triton_gpu.roles import without_pieces
-from seqc.backends.triton_gpu.uses import consumed
+from seqc.backends.triton_gpu.uses import consumed, taken
 from seqc.backends.triton_gpu.walks import AGAIN_KERNEL, PAIRS_KERNEL, Walks
 from seqc.ir.block import BATCH
 from seqc.ir.graph import Node, leaves, topological
@@ -134,7 +134,7 @@ def outputs_apart(items: Iterable[Item]) -> tuple[Item, ...]:
 
     states = behind(n for item in listed if not is_output(item) for n in consumed(item))
     alone = [item for item in listed if is_output(item) or (isinstance(item, Let | Load) and item.node not in states)]
-    shared = behind(n for item in alone for n in (item.node.args if isinstance(item, Let) else consumed(item))) & states
+    shared = behind(n for item in alone for n in taken(item)) & states
     shared |= behind(n for item in listed if isinstance(item, Store) and not is_output(item) for n in consumed(item))
 
     def place(item: Item) -> int:

@@ -20,10 +20,10 @@ from seqc.backends.triton_gpu.print_items import OUTPUTS, SAVE
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.segments import neighbours
-from seqc.backends.triton_gpu.texts import host_code
+from seqc.backends.triton_gpu.texts import host_code, wrapped
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Dtype, Saved
-from seqc.emit.text import lay, returned
+from seqc.emit.text import lay, returned, unpack
 from seqc.ir.dims import base
 
 STATE_TYPE = '''
@@ -96,7 +96,7 @@ class Launcher(GradientSums):
         named += [f"{x}={self.save if x == SAVE and self.quiet else on}" for x, on in printed.switches.items()]
         named += [f"num_warps={self.either(self.warps, printed)}", f"num_stages={stages}", "enable_fp_fusion=True"]
         lines = [f"{printed.name}[({self.grid(printed)},)]("]
-        lines += [TAB + line for line in _fill([*arguments, *named], 108)]
+        lines += wrapped([*arguments, *named], 108)
         return [*lines, ")"]
 
     def stages(self, printed: Printed) -> str:
@@ -134,7 +134,7 @@ class Launcher(GradientSums):
             counts = [
                 f"{self.either(_quoted_name, one)}: {self.programs(one, whole, group)}" for group in groups for one in group]
             flat = f"{{{', '.join(counts)}}},"
-            lines += [flat] if len(flat) <= 108 else ["{", *(TAB + line for line in _fill(counts, 104)), "},"]
+            lines += [flat] if len(flat) <= 108 else ["{", *wrapped(counts, 104), "},"]
         return [f"way = {self.helper('_way')}(", f"{TAB}_PACE, {self.any}, NT,", *(TAB + line for line in lines), ")"]
 
     def by_way(self, what: str, there: Sequence[str]) -> list[str]:
@@ -211,7 +211,7 @@ class Launcher(GradientSums):
             if a.role in ("output", "final") or a.name in saved:
                 lines.append(self.allocate(a) + (f" if {self.save} else None" if self.quiet and a.name in saved else ""))
         assert {a.name for a in made} == set(results), (results, list(arrays))
-        lines += [*self.by_way(what, saved), f"return {_tuple(names)}"]
+        lines += [*self.by_way(what, saved), f"return {unpack(names)}"]
         doc = RUN_DOC if self.quiet else SAVING_DOC if save else QUIET_DOC
         first = [self.save] if self.quiet else []
         return _function(name, [*first, *(safe_name(a) for a in arguments)], doc, lines, calls=True)
@@ -229,7 +229,7 @@ class Launcher(GradientSums):
         lines = self.unpack([printed], False, 1)
         lines += [*self.types(), *self.sizes([printed])] if "DOT" in printed.settings else self.sizes([printed])
         lines += [self.allocate(a) for a in printed.arrays if a.role in ("output", "final")]
-        lines += [*self.launch(printed), f"return {_tuple([self.local(x) for x in results])}"]
+        lines += [*self.launch(printed), f"return {unpack([self.local(x) for x in results])}"]
         doc = "Outputs and final states, step by step."
         function = _function("_steps_triton", [safe_name(a) for a in arguments], doc, lines, calls=True)
         words = f"so many steps, taken one by one, are modelled no slower than a block of {self.rows_per_block()}"
@@ -246,11 +246,11 @@ class Launcher(GradientSums):
         results = [self.local(x) for x in (*program.outputs, *(f"{s}_T" for s in program.states))]
         rows = [f"{x}.unsqueeze(1)" for x in given] + others
         whole = "_steps_triton" if self.schedule.single is not None else "_infer_triton"
-        lines = [f"{_tuple(results)} = {whole}("]
-        lines += [TAB + line for line in _fill(rows, 108)]
+        lines = [f"{unpack(results)} = {whole}("]
+        lines += wrapped(rows, 108)
         lines.append(")")
         outputs = [f"{self.local(o)}.squeeze(1)" for o in program.outputs]
-        lines.append(f"return {_tuple([*outputs, *results[len(outputs) :]])}")
+        lines.append(f"return {unpack([*outputs, *results[len(outputs) :]])}")
         return _function("_step_triton", [*given, *others], "One step: a sequence of one.", lines)
 
     def backward(self) -> str:
@@ -351,27 +351,13 @@ def _quoted_name(printed: Printed) -> str:
     return f'"{printed.kernel.name}"'
 
 
-def _tuple(names: list[str]) -> str:
-    return f"({names[0]},)" if len(names) == 1 else ", ".join(names)
-
-
 def _function(
     name: str, arguments: list[str], doc: str, lines: list[str], calls: bool = False, more: Sequence[str] = ()
 ) -> str:
     star = [] if any(x.startswith("*") for x in arguments) else ["*"]
     arguments = [*arguments, *([*star, "cu_seqlens=None", "reverse=False", *more] if calls else [])]
-    head = [f"def {name}("] + [TAB + x for x in _fill(arguments, 112)] + ["):"]
+    head = [f"def {name}("] + wrapped(arguments) + ["):"]
     short = f"def {name}({', '.join(arguments)}):"
     if len(short) <= 116:
         head = [short]
     return "\n".join([*head, f'{TAB}"""{doc}"""', *(TAB + line for line in lines)]) + "\n"
-
-
-def _fill(parts: list[str], width: int) -> list[str]:
-    lines, line = [], ""
-    for part in parts:
-        if line and len(line) + len(part) + 2 > width:
-            lines.append(line.rstrip())
-            line = ""
-        line += f"{part}, "
-    return [*lines, line.rstrip()]

@@ -16,9 +16,10 @@ from typing import TypeAlias
 
 from seqc.backends.triton_gpu.chains import Chains
 from seqc.backends.triton_gpu.kernel import Function, Item, Let, Levels, Loop, Note, Outputs, Plus
-from seqc.backends.triton_gpu.uses import consumed, uses_here
+from seqc.backends.triton_gpu.uses import consumed, taken, uses_here
 from seqc.ir.graph import Node, topological
 from seqc.ir.levels import level_mask, levels
+from seqc.ir.traverse import reached
 
 BARE = ("const", "size", "index", "block_index")  # written where they are used
 Key: TypeAlias = "Node | int"
@@ -125,12 +126,7 @@ class _Levels:
 
     def whole(self, part: list[Node]) -> list[Node]:
         """A part and what it takes of its level that belongs to an earlier stage."""
-        found = set(part)
-        todo = list(part)
-        while todo:
-            more = [a for a in todo.pop().args if a in self.keys and a not in found]
-            found.update(more)
-            todo += more
+        found = reached(part, lambda n: [a for a in n.args if a in self.keys])
         return [n for n in self.lets if n in found]
 
     def given(self, part: list[Node]) -> list[Node]:
@@ -191,7 +187,7 @@ def _in_order(items: list[Item], totals: Collection[Node]) -> list[Item]:
     def ready(item: Item) -> bool:
         if isinstance(item, Levels) and begins.intersection(item.function.totals):
             return False
-        return not late.intersection(item.node.args if isinstance(item, Let) else consumed(item))
+        return not late.intersection(taken(item))
 
     for item in items:
         waiting.append(item)

@@ -22,8 +22,9 @@ from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS
 from seqc.backends.triton_gpu.tuning.search import Task, Value, sparing
 from seqc.backends.triton_gpu.uses import Uses, consumed
 from seqc.ir.dims import base, is_rank, is_time
-from seqc.ir.graph import Node, node, rebuild
+from seqc.ir.graph import Node, node, operands, rebuild
 from seqc.ir.ops import holds
+from seqc.ir.traverse import postorder
 
 WHOLE, PIECE = FORMS.dim, FORMS.dim // 2  # extents that stand for any: of a whole dim, and of a piece
 WARPS = 4  # of a program
@@ -83,15 +84,8 @@ class _Order:
 
     def behind(self, n: Node) -> list[Value]:
         """The values whose tiles are read where n is."""
-        out: dict[Value, None] = {}
-        stack = [n]
-        while stack:
-            x = stack.pop()
-            if x in self.values:
-                out[self.values[x]] = None
-            elif x in self.inside:
-                stack += x.args[::-1]
-        return list(out)
+        found = operands(n, lambda x: x not in self.values and x in self.inside)
+        return list(dict.fromkeys(self.values[x] for x in found if x in self.values))
 
     # ---- tasks ----
 
@@ -184,18 +178,10 @@ class _Order:
 
     def ready(self, n: Node) -> Node:
         """What n is now, written down if it has not been."""
-        stack = [n]
-        while stack:
-            x = stack[-1]
-            if x in self.new or x not in self.lets:
-                self.new.setdefault(x, x)
-                stack.pop()
-                continue
-            missing = [a for a in x.args if a not in self.new]
-            if missing:
-                stack += missing[::-1]
+        for x in postorder([n], lambda x: x.args if x in self.lets else (), self.new):
+            if x not in self.lets:
+                self.new[x] = x
                 continue
             self.new[x] = rebuild(x, tuple(self.new[a] for a in x.args))
             self.out.append(Let(self.new[x]))
-            stack.pop()
         return self.new[n]

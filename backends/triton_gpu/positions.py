@@ -5,7 +5,7 @@ In: nodes. Out: truth values. They are printed as integers where they are compar
 
 from __future__ import annotations
 
-from seqc.ir.graph import Node
+from seqc.ir.graph import Node, topological
 
 
 def is_position(n: Node) -> bool:
@@ -19,10 +19,4 @@ def is_position(n: Node) -> bool:
 
 def has_positions(n: Node) -> bool:
     """Whether a position stands below n."""
-    todo = [n]
-    while todo:
-        x = todo.pop()
-        if x.op in ("index", "block_index"):
-            return True
-        todo += x.args
-    return False
+    return any(x.op in ("index", "block_index") for x in topological([n]))

@@ -17,6 +17,7 @@ from seqc.ir.dims import unprimed
 from seqc.ir.graph import Node, leaves
 from seqc.ir.keys import next_key
 from seqc.ir.program import Program
+from seqc.ir.traverse import reached
 
 STATE, INPUT = 4, 2  # bytes of an element: states are fp32, inputs are counted as bf16
 
@@ -45,10 +46,5 @@ def saved_bytes(program: Program, sizes: Mapping[str, int]) -> tuple[int, int]:
 
 def with_sources(saved: Iterable[str], forward: Mapping[str, Node], states: Iterable[str]) -> tuple[str, ...]:
     """These states and those that their next values depend on, in the order of all."""
-    found = set(saved)
-    todo = list(found)
-    while todo:
-        new = {n.text("name") for n in leaves([forward[next_key(todo.pop())]], "state")} - found
-        found |= new
-        todo += new
+    found = reached(saved, lambda state: [n.text("name") for n in leaves([forward[next_key(state)]], "state")])
     return tuple(s for s in states if s in found)

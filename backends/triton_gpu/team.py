@@ -41,7 +41,7 @@ from seqc.backends.triton_gpu.kernel import (
 from seqc.backends.triton_gpu.outer import Outer
 from seqc.backends.triton_gpu.roles import ALL, Roles, team_roles
 from seqc.backends.triton_gpu.team_graph import TOLD, NotShared, TeamGraph, Told, shared_dim
-from seqc.backends.triton_gpu.uses import Uses, consumed
+from seqc.backends.triton_gpu.uses import Uses, taken
 from seqc.emit.names import safe_name
 from seqc.ir.block import BATCH, Block
 from seqc.ir.graph import Node, leaf, topological
@@ -264,5 +264,5 @@ def one_ahead(body: Iterable[Item]) -> list[Item]:
 
 def _read(item: Item) -> set[Node]:
     """The values that an item takes; those of a product that it sums are among them."""
-    nodes = [*item.node.args] if isinstance(item, Let) else consumed(item)
+    nodes = taken(item)
     return {*nodes, *(a for n in nodes if n.op == "mul" for a in n.args)}

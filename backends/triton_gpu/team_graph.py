@@ -21,6 +21,7 @@ from seqc.ir.dims import base
 from seqc.ir.graph import Node, depends, leaf, leaves, node, rebuild, topological
 from seqc.ir.keys import slope_of
 from seqc.ir.ops import TABLE
+from seqc.ir.traverse import reached
 
 TOLD = "told"
 VARYING = ("state", "cot", "value", "input", TOLD)
@@ -87,13 +88,7 @@ class TeamGraph:
                 depth[one.leaf] = 1 + max((level(x) for x in needs(one.piece)), default=-1)
             return depth[one.leaf]
 
-        wanted: dict[Told, None] = {}
-        todo = [one for n in roots for one in needs(n)]
-        while todo:
-            one = todo.pop(0)
-            if one not in wanted:
-                wanted[one] = None
-                todo += needs(one.piece)
+        wanted = reached((one for n in roots for one in needs(n)), lambda one: needs(one.piece))
         out: list[list[Told]] = [[] for _ in range(1 + max(map(level, wanted), default=-1))]
         for one in wanted:
             out[level(one)].append(one)

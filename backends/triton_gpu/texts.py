@@ -6,7 +6,7 @@ In: code, axes, constants of a graph. Out: `Text`, and what is made of it withou
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from seqc.emit.numbers import number_spelling
@@ -66,12 +66,12 @@ def is_number(code: str) -> bool:
     return code.lstrip("-").replace(".", "", 1).replace("e-", "", 1).isdigit() or code.startswith('float("')
 
 
-def wrapped(parts: list[str]) -> list[str]:
-    """Arguments, as many to a line as fit."""
-    lines, line = [], TAB
+def wrapped(parts: Iterable[str], width: int = 112) -> list[str]:
+    """Arguments, as many to an indented line as fit its width."""
+    lines, line = [], ""
     for part in parts:
-        if len(line) + len(part) + 2 > 116:
-            lines.append(line.rstrip())
-            line = TAB
+        if line and len(line) + len(part) + 2 > width:
+            lines.append(TAB + line.rstrip())
+            line = ""
         line += f"{part}, "
-    return [*lines, line.rstrip()]
+    return [*lines, TAB + line.rstrip()]

@@ -103,13 +103,16 @@ def consumed(item: Item) -> list[Node]:
     return []
 
 
+def taken(item: Item) -> list[Node]:
+    """What an item is made of, or takes."""
+    return list(item.node.args) if isinstance(item, Let) else consumed(item)
+
+
 def uses_here(items: Iterable[Item]) -> Counter[Node]:
     """How often each node is used by the items of this very scope; a product's factors count as used by its sums."""
     count: Counter[Node] = Counter()
     for item in items:
-        count.update(consumed(item))
-        if isinstance(item, Let):
-            count.update(item.node.args)
+        count.update(taken(item))
     return count
 
 
@@ -156,4 +159,4 @@ def used_next(items: Iterable[Item], products: set[Node]) -> set[Node]:
 def used_inside(items: Iterable[Item]) -> set[Node]:
     """Nodes used in scopes inside these items."""
     inside = [i for item in items if isinstance(item, Loop | Outputs) for i in walk(item.body)]
-    return {n for item in inside for n in (*consumed(item), *(item.node.args if isinstance(item, Let) else ()))}
+    return {n for item in inside for n in taken(item)}

@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from seqc.backends.triton_gpu.gradients import Gradients
-from seqc.backends.triton_gpu.kernel import Array, Item, Kernel, Load, Loop, Store, StoreSum
+from seqc.backends.triton_gpu.kernel import Array, Item, Kernel, Load, Loop, Store, StoreSum, walk
 from seqc.backends.triton_gpu.spans import blocks_between_saved, with_sources
 from seqc.ir.block import Block
 from seqc.ir.dims import is_piece, unpieced
@@ -78,12 +78,8 @@ class Walks(Gradients):
         doc = DOCS.get(what) or self.gradients_doc()
         body = [_whole_arrays(item) for item in self.sparing(body, block_in_grid)]
         arrays: dict[str, Array] = {}
-        todo: list[Item] = list(body)
-        while todo:
-            item = todo.pop(0)
-            if isinstance(item, Loop):
-                todo = [*item.body, *todo]
-            elif isinstance(item, Load | Store | StoreSum):
+        for item in walk(body):
+            if isinstance(item, Load | Store | StoreSum):
                 arrays.setdefault(item.array.name, item.array)
         rows, every = self.block.rows, self.arrays.every
         return Kernel(what, doc, tuple(arrays.values()), tuple(body), rows, every, block_in_grid, self.spans)

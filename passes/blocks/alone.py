@@ -18,6 +18,7 @@ from seqc.analysis.component import Component
 from seqc.ir.graph import BATCH, Node, topological
 from seqc.ir.intervals import Interval
 from seqc.ir.program import Program
+from seqc.ir.traverse import reached
 from seqc.passes.blocks.form import Alone, BlockForm
 from seqc.passes.blocks.lift import NotBlock
 from seqc.passes.simplify.simplify import simplify
@@ -96,11 +97,8 @@ def prices(
 
 def _inside(updates: Iterable[Node], known: Reads, i: int) -> set[Node]:
     """What the new values of component i are made of, as far as the states of the others."""
-    out: set[Node] = set()
-    stack = list(updates)
-    while stack:
-        n = stack.pop()
-        if n not in out and known.stops.get(n, i) == i:
-            out.add(n)
-            stack += n.args
-    return out
+
+    def own(values: Iterable[Node]) -> list[Node]:
+        return [n for n in values if known.stops.get(n, i) == i]
+
+    return set(reached(own(updates), lambda n: own(n.args)))

@@ -14,6 +14,7 @@ from itertools import product as combinations
 from itertools import zip_longest
 
 from seqc.analysis.affine import Affine, NotAffine, Product, chosen, condition, parted, product
+from seqc.analysis.normal_forms import without
 from seqc.ir.dims import rank_dim, unprimed
 from seqc.ir.graph import BATCH, Node, index, node, total
 from seqc.ir.ops.elementwise import where
@@ -210,16 +211,6 @@ def _same(row: Row, place: Place, other: Row, there: Place, lifting: Lifting) ->
 def _given(row: Row, place: Place, lifting: Lifting) -> Node | None:
     given = [_at(p, place) for p in row.form.rest if not is_zero(p)]
     return lifting.sum(given) if given else None
-
-
-def without(p: Product, factors: Product) -> Product | None:
-    """A product without these factors of it; None where it lacks one."""
-    left = list(p)
-    for f in factors:
-        if f not in left:
-            return None
-        left.remove(f)
-    return tuple(left)
 
 
 def is_zero(p: Product) -> bool:

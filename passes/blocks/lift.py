@@ -12,6 +12,7 @@ from seqc.analysis.affine import Affine, NotAffine, affine, product
 from seqc.analysis.boundaries import hook_of
 from seqc.ir.graph import ROW, Node, const, leaf, node
 from seqc.ir.program import Program
+from seqc.ir.traverse import postorder
 from seqc.passes.blocks.boundary import Parts
 from seqc.passes.blocks.chunkwise import Chunk
 from seqc.passes.blocks.coupled import System
@@ -112,19 +113,8 @@ class Lifted:
 
     def _below(self, x: Node) -> frozenset[Node]:
         """The nearest values of states at or below a node."""
-        stack = [x]
-        while stack:
-            n = stack.pop()
-            if n in self.atoms:
-                continue
-            if self.known(n):
-                self.atoms[n] = frozenset()
-                continue
-            waiting = [a for a in n.args if a not in self.atoms]
-            if waiting:
-                stack += [n, *waiting]
-                continue
-            below = [self.atoms[a] for a in dict.fromkeys(n.args) if self.atoms[a]]
+        for n in postorder([x], lambda n: () if self.known(n) else n.args, self.atoms):
+            below = [] if self.known(n) else [self.atoms[a] for a in dict.fromkeys(n.args) if self.atoms[a]]
             self.atoms[n] = below[0] if len(below) == 1 else frozenset().union(*below)
         return self.atoms[x]
 

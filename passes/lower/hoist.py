@@ -23,7 +23,8 @@ from collections.abc import Iterable, Mapping
 from seqc.ir.graph import ROW, Node, const, depends, leaves, node, rebuild, renamed, topological, total
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.elementwise import where
-from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, resets, take
+from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, resets, take, unexpanded
+from seqc.ir.traverse import postorder
 from seqc.ir.verify import verify
 
 ZERO, ONE = const(0.0), const(1.0)
@@ -75,14 +76,7 @@ class Late:
 
     def learn(self, n: Node) -> None:
         """Judge n and every new node below it."""
-        stack = [n]
-        while stack:
-            x = stack[-1]
-            waiting = [a for a in x.args if a not in self._seen] if x not in self._seen else []
-            if waiting:
-                stack += waiting
-                continue
-            stack.pop()
+        for x in postorder([n], lambda x: x.args, self._seen):
             self._seen.add(x)
             if any(a in self._hit for a in x.args):
                 self._hit.add(x)
@@ -115,10 +109,11 @@ def _split(n: Node, late: Late) -> Node:
     carried, rest = terms
     out = _as_sum(affine_scan(a, expanded(rest, n.dims), ZERO if start in late else start, dim, reverse, resets(n)))
     if start in late:
-        out = _unbroken(n, ZERO, const(1.0), _as_sum(affine_scan(_bare(a, dim), ZERO, const(1.0), dim, reverse)) * start) + out
+        share = _as_sum(affine_scan(unexpanded(a, dim), ZERO, const(1.0), dim, reverse)) * start
+        out = _unbroken(n, ZERO, const(1.0), share) + out
     for coefficient, x in carried:
         c = expanded(coefficient, (dim,))
-        out = _unbroken(n, c, ZERO, _as_sum(affine_scan(_bare(a, dim), c, ZERO, dim, reverse)) * x) + out
+        out = _unbroken(n, c, ZERO, _as_sum(affine_scan(unexpanded(a, dim), c, ZERO, dim, reverse)) * x) + out
     return _made(out, late)
 
 
@@ -126,7 +121,7 @@ def _unbroken(n: Node, given: Node, start: Node, part: Node) -> Node:
     """What a carried value adds to the scan n; 0, whatever that value is, where a reset lies between."""
     if not resets(n):
         return part
-    dim, a = n.text("dim"), _bare(n.args[0], n.text("dim"))
+    dim, a = n.text("dim"), unexpanded(n.args[0], n.text("dim"))
     keeps, reach = (where(node("ne", x, ZERO), 1.0, 0.0) for x in (a, given))
     reached = affine_scan(keeps, reach, start, dim, bool(n.number("reverse")))
     return where(node("gt", reached, ZERO), part, 0.0)
@@ -136,17 +131,17 @@ def _as_sum(n: Node) -> Node:
     """A scan whose coefficients are all one, as a running sum."""
     a, b, start = n.args
     dim, reverse = n.text("dim"), bool(n.number("reverse"))
-    bare = _bare(a, "")
-    if bare.op == "shift" and bare.text("dim") == dim and bare.number("by") == (-1 if reverse else 1):
-        if _bare(start, "") is not ZERO:  # the first row is multiplied by zero
+    plain = unexpanded(a)
+    if plain.op == "shift" and plain.text("dim") == dim and plain.number("by") == (-1 if reverse else 1):
+        if unexpanded(start) is not ZERO:  # the first row is multiplied by zero
             return n
-        bare = _bare(bare.args[0], "")
-    if bare is not ONE:
+        plain = unexpanded(plain.args[0])
+    if plain is not ONE:
         return n
-    if _bare(b, "") is ZERO:
+    if unexpanded(b) is ZERO:
         return expanded(start, n.dims)
     run = cumsum(b, dim, reverse=reverse)
-    return run if _bare(start, "") is ZERO else run + start
+    return run if unexpanded(start) is ZERO else run + start
 
 
 def _split_max(n: Node, late: Late) -> Node:
@@ -155,15 +150,8 @@ def _split_max(n: Node, late: Late) -> Node:
     if a in late or b in late or dim in start.dims:
         return n
     rest = max_scan(a, b, const(-math.inf), dim)
-    moved = start if _bare(a, "") is ZERO else cumsum(a, dim) + start
+    moved = start if unexpanded(a) is ZERO else cumsum(a, dim) + start
     return _made(node("max", moved, rest), late)
-
-
-def _bare(x: Node, dim: str) -> Node:
-    """x without the dims that it was made constant along, except `dim`."""
-    while x.op == "expand" and dim not in x.names("over"):
-        x = x.args[0]
-    return x
 
 
 Terms = tuple[list[tuple[Node, Node]], Node]  # (coefficient, carried value) pairs, and the rest
@@ -172,16 +160,8 @@ Terms = tuple[list[tuple[Node, Node]], Node]  # (coefficient, carried value) pai
 def _linear(b: Node, dim: str, late: Late) -> Terms | None:
     """b as sum_i c_i * x_i + rest (the x_i late and without `dim`), or None if it is not of this form."""
     done: dict[Node, Terms | None] = {}
-    stack = [b]
-    while stack:
-        x = stack[-1]
-        waiting = [a for a in _parts(x, dim, late) if a not in done] if x not in done else []
-        if waiting:
-            stack += reversed(waiting)
-            continue
-        if x not in done:
-            done[x] = _terms(x, dim, late, done)
-        stack.pop()
+    for x in postorder([b], lambda x: _parts(x, dim, late)):
+        done[x] = _terms(x, dim, late, done)
     return done[b]
 
 

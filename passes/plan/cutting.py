@@ -13,6 +13,7 @@ from seqc.ir.dims import is_primed, unprimed
 from seqc.ir.graph import BATCH, RESERVED, Node, leaves, rebuild, topological
 from seqc.ir.keys import next_key
 from seqc.ir.program import Program, TensorDecl
+from seqc.ir.traverse import reached
 from seqc.ir.windows import mirrored as reflected
 
 
@@ -36,28 +37,9 @@ def sized(part: Program) -> bool:
     return all(d.default is not None or name in known for name, d in part.dims.items())
 
 
-def terms(n: Node) -> list[Node]:
-    """The terms of a sum, without their signs."""
-    out, stack = [], [n]
-    while stack:
-        x = stack.pop()
-        if x.op in ("add", "sub"):
-            stack += reversed(x.args)
-        else:
-            out.append(x)
-    return out
-
-
-def reached(roots: Iterable[Node], stops: set[Node]) -> set[Node]:
+def down_to(roots: Iterable[Node], stops: set[Node]) -> set[Node]:
     """Everything below the roots, but nothing below `stops`."""
-    seen: set[Node] = set()
-    todo = list(roots)
-    while todo:
-        n = todo.pop()
-        if n not in seen:
-            seen.add(n)
-            todo += () if n in stops else n.args
-    return seen
+    return set(reached(roots, lambda n: () if n in stops else n.args))
 
 
 def replaced(

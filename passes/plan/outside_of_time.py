@@ -18,6 +18,7 @@ from seqc.ir.graph import BATCH, Node, depends, topological
 from seqc.ir.ops.dense import DENSE
 from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import Program, TensorDecl
+from seqc.ir.traverse import reached
 from seqc.passes.plan.cutting import axes_of, fresh, names_of, part_of, told
 
 
@@ -55,12 +56,7 @@ def made_once(stage: Stage, taken: frozenset[str], found: Iterable[Node]) -> Pla
 
 def _frontier(program: Program, varying: list[Node], fixed: set[Node]) -> list[Node]:
     """The values to compute: those that something else reads, as numbers."""
-    found: dict[Node, None] = {}
-    todo = [a for n in varying for a in n.args if a in fixed] + [n for n in program.graph.values() if n in fixed]
-    while todo:
-        n = todo.pop(0)
-        if n.dtype == "real":
-            found[n] = None
-        else:  # a truth value: what it is told by
-            todo += [a for a in n.args if a in fixed]
-    return list(found)
+    read = [a for n in varying for a in n.args if a in fixed] + [n for n in program.graph.values() if n in fixed]
+    # of a truth value: what it is told by
+    found = reached(read, lambda n: () if n.dtype == "real" else [a for a in n.args if a in fixed])
+    return [n for n in found if n.dtype == "real"]

@@ -33,13 +33,13 @@ from seqc.analysis.matrices import small
 from seqc.analysis.ranges import interval_of
 from seqc.analysis.workload import FORMS
 from seqc.ir.block import Reason
-from seqc.ir.graph import BATCH, Node, depends, leaves, node, substitute, topological
+from seqc.ir.graph import BATCH, Node, depends, leaves, node, operands, substitute, topological
 from seqc.ir.intervals import Interval
 from seqc.ir.once import found_once
 from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import Program, TensorDecl, Wishes
 from seqc.ir.views import bare
-from seqc.passes.plan.cutting import axes_of, fresh, names_of, part_of, plain, reached, sized, terms, times, told
+from seqc.passes.plan.cutting import axes_of, down_to, fresh, names_of, part_of, plain, sized, times, told
 from seqc.passes.plan.masked_operands import masked_operands
 
 RATIO = 4.0  # operations saved for each byte of traffic
@@ -140,13 +140,7 @@ class _Splitter:
     # ---- what pays ----
 
     def _product(self, n: Node) -> _Product | None:
-        found, todo = list[Node](), [n.args[0]]
-        while todo:
-            x = todo.pop()
-            if x.op == "mul":
-                todo += reversed(x.args)
-            else:
-                found.append(x)
+        found = operands(n.args[0], lambda x: x.op == "mul")
         fixed = tuple(f for f in found if f not in self.varying)
         varying = tuple(f for f in found if f in self.varying)
         over = set(n.names("over"))
@@ -221,7 +215,7 @@ class _Splitter:
         cuts = dict.fromkeys(x for name, found in after.items() if found for x in self._cuts(program.outputs[name], found))
         kept = {name: y for name, y in program.outputs.items() if name not in after}
         front, states = self._front(hoisted, [*kept.values(), *cuts], back.values(), cuts)
-        ready = [name for name, y in kept.items() if y not in self.late and reached([y], set(front)) & set(front)]
+        ready = [name for name, y in kept.items() if y not in self.late and down_to([y], set(front)) & set(front)]
         if ready:  # made of what the front computes: the core has nothing to do with it
             return self._assemble(hoisted, {**after, **{name: [] for name in ready}})
         if not front and not back:
@@ -254,7 +248,7 @@ class _Splitter:
         while True:
             roots = [*ends, *(x for name, x in program.updates.items() if name not in states)]
             stops = {*hoisted, *shared}
-            seen, seen_back = reached(roots, stops), reached(back, {*stops, *cuts})
+            seen, seen_back = down_to(roots, stops), down_to(back, {*stops, *cuts})
             front = [n for n in self.order if n in stops and n in seen | seen_back]
             behind = [n for n in self.order if n.op == "leaf" and n in seen_back - cuts]
             wanted = [n.text("name") for n in leaves([*front, *behind], "state")]
@@ -311,7 +305,7 @@ class _Splitter:
         """For every product with parameters that could leave the recurrence, what it would save and whether it does."""
         out = []
         for n in self.order:
-            parts = [p for x in terms(n) if (p := self.products.get(x))]
+            parts = [p for x in operands(n, lambda x: x.op in ("add", "sub")) if (p := self.products.get(x))]
             where = "before" if n in front else "after" if n in back else ""
             could = n in self.products and (n not in self.late or n not in self.needed) and plain(n)
             inside = any(n is not x and n in topological([x]) for x in front)

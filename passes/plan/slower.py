@@ -23,7 +23,7 @@ from seqc.ir.intervals import Interval
 from seqc.ir.plan import Groups, Plan, Stage
 from seqc.ir.program import Program, TensorDecl
 from seqc.passes.plan.components import Cut
-from seqc.passes.plan.cutting import fresh, names_of, part_of, plain, reached, told
+from seqc.passes.plan.cutting import down_to, fresh, names_of, part_of, plain, told
 
 FAST, CLOCK = "", "clock"
 
@@ -97,7 +97,7 @@ class _Rates(Cut):
         program = self.program
         self.periods = counters(program)
         slow = {program.updates[name] for kind, names in groups for name in names if kind not in (FAST, CLOCK)}
-        self.fast = reached([n for n in program.graph.values() if n not in slow], slow)  # what is made at every step
+        self.fast = down_to([n for n in program.graph.values() if n not in slow], slow)  # what is made at every step
         self.counted: dict[str, Interval] = {}  # of each count that is handed over, its range
         self.kinds = [kind for kind, _ in groups]
         self.states = {n: d.dims for name, d in program.states.items() for n in (program.updates[name], d.leaf())}
@@ -117,7 +117,7 @@ class _Rates(Cut):
     def _handed(self, i: int, roots: list[Node], written: set[Node]) -> list[Node] | None:
         """What group i takes of the groups before it: the first values on the way that are made anyway."""
         ends = {n for n in self.order if 0 <= self.level[n] < i and self._told(n, written)}
-        first = ends & reached(roots, ends)
+        first = ends & down_to(roots, ends)
         return [n for n in self.order if n in first] if all(plain(n) for n in first) else None
 
     def _told(self, n: Node, written: set[Node]) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from seqc.analysis.normal_forms import number
-from seqc.ir.graph import Node, const, node, rebuild, renamed, size, total
+from seqc.ir.graph import Node, const, node, operands, rebuild, renamed, size, total
 from seqc.ir.ops import TABLE
 from seqc.ir.rewrite import Bindings, Rule, law, var
 
@@ -143,17 +143,11 @@ def _pull_factors(n: Node) -> Node | None:
     over = set(n.names("over"))
     if n.args[0].op not in ("mul", "div"):
         return None
-    whole, above, below = n.args[0], list[Node](), list[Node]()
+    whole, below = n.args[0], list[Node]()
     while whole.op == "div" and not over & set(whole.args[1].dims):
         below.append(whole.args[1])
         whole = whole.args[0]
-    stack = [whole]
-    while stack:  # a quotient further inside may be shared: it stays one factor
-        x = stack.pop()
-        if x.op == "mul":
-            stack += [x.args[1], x.args[0]]
-        else:
-            above.append(x)
+    above = operands(whole, lambda x: x.op == "mul")  # a quotient further inside may be shared: it stays one factor
     groups: list[tuple[set[str], list[Node]]] = []  # factors that share summed dims
     outer = []
     for f in above:

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from seqc.ir.graph import Node
 from seqc.ir.keys import next_key
+from seqc.ir.ops.structure import unexpanded
 from seqc.ir.program import Program
 from seqc.ir.rewrite import rewrite
 from seqc.passes.simplify.laws import CONSTANTS, RULES
@@ -21,7 +22,7 @@ from seqc.passes.simplify.laws import CONSTANTS, RULES
 
 def simplify(outputs: Mapping[str, Node]) -> dict[str, Node]:
     """The outputs, simplified; a root may lose dims along which it is constant."""
-    return {name: _unbroadcast(n) for name, n in rewrite(outputs, RULES)[0].items()}
+    return {name: unexpanded(n) for name, n in rewrite(outputs, RULES)[0].items()}
 
 
 def simplify_named(
@@ -31,10 +32,10 @@ def simplify_named(
     new, image = rewrite(outputs, RULES)
     kept: dict[Node, str] = {}
     for old, name in names.items():
-        now = _unbroadcast(image.get(old, old))
+        now = unexpanded(image.get(old, old))
         if now.op not in ("leaf", "const"):
             kept.setdefault(now, name)
-    return {name: _unbroadcast(n) for name, n in new.items()}, kept
+    return {name: unexpanded(n) for name, n in new.items()}, kept
 
 
 def folded(program: Program) -> Program:
@@ -49,9 +50,3 @@ def folded(program: Program) -> Program:
         spans={image.get(n, n): span for n, span in program.spans.items()},
         definitions={image.get(n, n): name for n, name in program.definitions.items()},
     )
-
-
-def _unbroadcast(n: Node) -> Node:
-    while n.op == "expand":
-        n = n.args[0]
-    return n

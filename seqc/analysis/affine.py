@@ -23,6 +23,7 @@ from seqc.ir.dims import primed
 from seqc.ir.graph import Node, const, constant, depends, node, renamed, topological, total
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.elementwise import where
+from seqc.ir.traverse import postorder
 
 Product = tuple[Node, ...]
 LINEAR = frozenset(("add", "sub", "neg", "mul", "div", "where", "sum", "expand", "rename", "take", "shift"))  # in one value
@@ -104,15 +105,8 @@ def affine(n: Node, states: Sequence[Node]) -> Affine:
     def form(x: Node) -> Affine:
         return done[x] if x in active else Affine(rest=(factors_of(x),))
 
-    stack = [n]
-    while stack:
-        x = stack[-1]
-        waiting = [a for a in x.args if a in active and a not in done] if x in active and x not in done else []
-        if waiting:
-            stack += reversed(waiting)
-            continue
-        stack.pop()
-        if x in active and x not in done:
+    for x in postorder([n], lambda x: [a for a in x.args if a in active], done):
+        if x in active:
             done[x] = made = _rule(x, active, form)
             if len(made.terms) + len(made.rest) > MOST:
                 raise NotAffine(x, f"written out, its linear form has more than {MOST} products")

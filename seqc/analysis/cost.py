@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from seqc.ir.dims import extent
-from seqc.ir.graph import Node, leaves, topological
+from seqc.ir.graph import Node, leaves, operands, topological
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.row import COSTS
 
@@ -41,7 +41,7 @@ def cost(outputs: Iterable[Node], sizes: Mapping[str, int]) -> Cost:
             continue
         points = volume(n.dims, sizes)
         if n.op == "sum":
-            factors = factors_below(n.args[0], fused)
+            factors = operands(n.args[0], lambda x: x in fused and x.op == "mul")
             points = volume(sorted({d for f in factors for d in f.dims}), sizes)
             wide = [f for f in factors if len(f.dims) > 0]
             product = len(wide) >= 2 and points > 8 * max(volume(f.dims, sizes) for f in wide)
@@ -90,15 +90,3 @@ def fused_products(roots: Iterable[Node]) -> set[Node]:
         if outer or all(u.op == "sum" for u in above):
             fused.add(n)
     return fused
-
-
-def factors_below(n: Node, fused: set[Node]) -> list[Node]:
-    """The factors of a product tree whose inner products are fused."""
-    out, stack = [], [n]
-    while stack:
-        x = stack.pop()
-        if x in fused and x.op == "mul":
-            stack += [x.args[1], x.args[0]]
-        else:
-            out.append(x)
-    return out

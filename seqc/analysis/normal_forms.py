@@ -7,21 +7,17 @@ they look through `stopgrad` and reassociate, so analyses (`seqc.analysis.ranges
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from seqc.ir.graph import Node, const, node
+from seqc.ir.graph import Node, const, constant, node
 
 LIMIT = 24  # more terms than this are left as they are: no analysis gains from them
 
 
 def number(n: Node) -> float | None:
     """The value of a constant, else None."""
-    if n.op != "const":
-        return None
-    value = n.attr("value")
-    assert isinstance(value, float)
-    return value
+    return constant(n) if n.op == "const" else None
 
 
 def bare(n: Node) -> Node:
@@ -57,19 +53,31 @@ def factors(n: Node, whole: Callable[[Node], bool] = lambda n: False) -> tuple[f
     return coefficient, found
 
 
-def terms(n: Node) -> list[tuple[int, Node]]:
-    """n as a sum: (sign, term) of each, from left to right."""
+def terms(n: Node, inside: Callable[[Node], bool] = lambda n: True) -> list[tuple[int, Node]]:
+    """n as a sum: (sign, term) of each, from left to right. A sum that does not lie `inside` is one term."""
     out = []
     stack = [(1, n)]
     while stack:
         sign, x = stack.pop()
-        if x.op in ("add", "sub"):
+        if not inside(x):
+            out.append((sign, x))
+        elif x.op in ("add", "sub"):
             stack += [(sign if x.op == "add" else -sign, x.args[1]), (sign, x.args[0])]
         elif x.op == "neg":
             stack.append((-sign, x.args[0]))
         else:
             out.append((sign, x))
     return out
+
+
+def without(factors: Iterable[Node], gone: Iterable[Node]) -> tuple[Node, ...] | None:
+    """The factors of a product but those that are gone; None if one of these is not there."""
+    left = list(factors)
+    for f in gone:
+        if f not in left:
+            return None
+        left.remove(f)
+    return tuple(left)
 
 
 @dataclass(frozen=True)

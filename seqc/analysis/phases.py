@@ -16,11 +16,12 @@ Nothing here prints, and no value changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from seqc.ir.graph import Node, depends, leaf, node, rebuild, topological, total
 from seqc.ir.ops.structure import expanded
+from seqc.ir.traverse import postorder, reached
 
 BLOCK = "%n"  # the block index as a named dim; no dim of a spec can be called so
 PER_BLOCK = ("input", "state", "cot", "mask")  # kinds of leaves whose value differs from block to block
@@ -58,7 +59,7 @@ def split(outputs: Mapping[str, Node], carried: Mapping[Node, str]) -> Phases:
 def stages(outputs: Mapping[str, Node], carried: Mapping[Node, str]) -> tuple[Stage, ...]:
     """The carried leaves, grouped: first those that depend on no other group, in the order of `carried`."""
     below = {n: {x for x in topological([outputs[key]]) if x in carried} for n, key in carried.items()}
-    reach = {n: _closure(n, below) for n in carried}
+    reach = {n: reached(below[n], below.__getitem__) for n in carried}
     left = dict.fromkeys(carried)
     out = []
     while left:
@@ -73,18 +74,6 @@ def stages(outputs: Mapping[str, Node], carried: Mapping[Node, str]) -> tuple[St
         for n in ready:
             del left[n]
     return tuple(out)
-
-
-def _closure(start: Node, below: Mapping[Node, Iterable[Node]]) -> set[Node]:
-    """Every carried leaf that the next value of `start` needs, directly or through other blocks."""
-    seen: set[Node] = set()
-    todo = list(below[start])
-    while todo:
-        n = todo.pop()
-        if n not in seen:
-            seen.add(n)
-            todo += below[n]
-    return seen
 
 
 def over_blocks(outputs: Mapping[str, Node], known: Mapping[Node, Node]) -> tuple[dict[str, Node], dict[Node, Node]]:
@@ -118,16 +107,8 @@ def _same_dims(args: tuple[Node, ...], dim: str) -> tuple[Node, ...]:
 def sum_blocks(x: Node) -> Node:
     """The sum of x over BLOCK; x may lack the dim (it is then the same for every block)."""
     done: dict[Node, Node] = {}
-    stack = [x]
-    while stack:
-        n = stack[-1]
-        inside = _summed_inside(n) if n not in done else ()
-        if waiting := [a for a in inside if a not in done]:
-            stack += waiting
-            continue
-        if n not in done:
-            done[n] = _summed(n, inside, done)
-        stack.pop()
+    for n in postorder([x], _summed_inside):
+        done[n] = _summed(n, _summed_inside(n), done)
     return done[x]
 
 

@@ -12,10 +12,11 @@ may be smaller. The facts, each true of every real value:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import combinations
 from math import isnan
 
-from seqc.analysis.normal_forms import LIMIT, Linear, bare, complement, factors, linear
+from seqc.analysis.normal_forms import LIMIT, Linear, bare, complement, factors, linear, without
 from seqc.analysis.norms import Facts, divisor_norm, is_normaliser, norm_over, regrouped, root
 from seqc.analysis.running_maximum import below
 from seqc.ir.graph import Dims, Node
@@ -91,10 +92,10 @@ def _convex(form: Linear, facts: Facts) -> Interval:
                 continue
             wanted = factors(f)
             for j, (w2, c2, parts2) in enumerate(terms):
-                rest2 = _without(parts2, wanted[1])
+                rest2 = without(parts2, wanted[1])
                 if i == j or wanted[0] != 1.0 or rest2 is None:
                     continue
-                rest1 = _without(parts1, [p])
+                rest1 = without(parts1, [p])
                 assert rest1 is not None
                 a, b = _times(w2 * c2, rest2, facts), _times(w1 * c1, rest1, facts)
                 others = Linear(form.constant, {
@@ -110,7 +111,7 @@ def _between(form: Linear, facts: Facts) -> Interval:
         for p in parts:
             way = linear(p)
             back = [x for x, weight in way.weights.items() if form.weights.get(x) == -w * c * weight]
-            others = _without(parts, [p])
+            others = without(parts, [p])
             if not back or others is None or not _times(1.0, others, facts).inside(UNIT):
                 continue
             a = Linear(0.0, {back[0]: -way.weights[back[0]]})
@@ -121,17 +122,7 @@ def _between(form: Linear, facts: Facts) -> Interval:
     return ANY
 
 
-def _without(parts: list[Node], gone: list[Node]) -> list[Node] | None:
-    """The factors left when `gone` are taken out; None if one is not there."""
-    left = list(parts)
-    for g in gone:
-        if g not in left:
-            return None
-        left.remove(g)
-    return left
-
-
-def _times(c: float, parts: list[Node], facts: Facts) -> Interval:
+def _times(c: float, parts: Iterable[Node], facts: Facts) -> Interval:
     out = Interval(c, c)
     for p in parts:
         out = out * facts.of(p)
@@ -143,7 +134,7 @@ def _common_factor(n: Node, facts: Facts) -> Interval:
     x, y = n.args
     c, parts = factors(y)
     whole = factors(x)
-    rest = _without(parts, whole[1])
+    rest = without(parts, whole[1])
     if rest is None or whole[0] == 0.0 or not rest:
         return ANY
     return facts.of(x) * (Interval(1.0, 1.0) - _times(c / whole[0], rest, facts))
@@ -218,7 +209,7 @@ def _sum(n: Node, facts: Facts) -> Interval:
     for p in dict.fromkeys(inner):
         if inner.count(p) > 1 and set(over) <= set(p.dims):  # sum of p^2 w: the squares weigh the values of w
             norm = norm_over(p, over, facts)
-            rest = _without(inner, [p, p])
+            rest = without(inner, [p, p])
             assert rest is not None
             found = found.meet(scale * (norm * norm * _times(1.0, rest, facts)))
     if any(set(over) - set(p.dims) for p in inner):

@@ -18,6 +18,7 @@ from seqc.ir.once import found_once
 from seqc.ir.ops import TABLE, holds
 from seqc.ir.ops.elementwise import where
 from seqc.ir.program import Program
+from seqc.ir.traverse import postorder
 
 _ALONG = ("sum", "amax", "expand", "rename")  # operators on dims that leave other dims as they are
 _Value = TypeVar("_Value")
@@ -49,15 +50,10 @@ class _Branches:
 
     def rebuilt(self, root: Node) -> Node:
         """A node that always counts."""
-        stack: list[_Key] = [(root, None)]
-        while stack:
-            key = stack[-1]
-            left = [] if key in self.done else [below for below in self._below(*key) if below not in self.done]
-            if not left:
-                self.done.setdefault(key, self._made(*key))
-                stack.pop()
-            stack += left
-        return self.done[root, None]
+        start: _Key = (root, None)
+        for key in postorder([start], lambda key: self._below(*key), self.done):
+            self.done[key] = self._made(*key)
+        return self.done[start]
 
     def _below(self, n: Node, chosen: Node | None) -> list[_Key]:
         """The arguments of a node, with the conditions under which they count."""

@@ -10,17 +10,16 @@ from collections.abc import Iterable, Mapping
 from seqc.analysis.cost import cost
 from seqc.ir.graph import BATCH, Node, leaves
 from seqc.ir.program import Program
+from seqc.ir.traverse import reached
 from seqc.ir.two_axes import lowered
 
 
 def read_later(program: Program) -> set[str]:
     """The states that an output depends on, however many steps later."""
-    read, todo = set[str](), list(program.outputs.values())
-    while todo:
-        fresh = {n.text("name") for n in leaves(todo, "state")} - read
-        read |= fresh
-        todo = [program.updates[name] for name in fresh]
-    return read
+    def read(*values: Node) -> list[str]:
+        return [n.text("name") for n in leaves(values, "state")]
+
+    return set(reached(read(*program.outputs.values()), lambda name: read(program.updates[name])))
 
 
 def unread(program: Program) -> frozenset[str]:

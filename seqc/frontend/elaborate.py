@@ -41,6 +41,7 @@ from seqc.ir.dims import unprimed
 from seqc.ir.graph import Node, const
 from seqc.ir.intervals import ANY
 from seqc.ir.program import Loop, Program, TensorDecl
+from seqc.ir.traverse import postorder
 
 
 def load(path_or_text: str | Path, sizes: Mapping[str, int] = {}) -> Program:
@@ -183,20 +184,13 @@ def _keywords(scope: Scope, spec: syntax.Spec, noisy: bool) -> None:
 
 def _ordered(scope: Scope) -> list[str]:
     """The definitions, each after those that it reads as far as there are no cycles: elaboration stays shallow."""
-    order: dict[str, None] = {}
-    seen: set[str] = set()
-    stack = [(name, False) for name in reversed(scope.defines)]
-    while stack:
-        name, finished = stack.pop()
-        if finished:
-            order[name] = None
-        elif name not in seen:
-            seen.add(name)
-            stack.append((name, True))
-            expr = scope.defines[name].expr
-            reads = [part.id for part in walk(expr) if isinstance(part, syntax.Name)] if expr else []
-            stack += [(read, False) for read in reversed(reads) if read in scope.defines]
-    return list(order)
+
+    def reads(name: str) -> list[str]:
+        expr = scope.defines[name].expr
+        names = [part.id for part in walk(expr) if isinstance(part, syntax.Name)] if expr else []
+        return [read for read in names if read in scope.defines]
+
+    return postorder(scope.defines, reads)
 
 
 def _title(scope: Scope, spec: syntax.Spec) -> syntax.SpecName | None:

@@ -21,6 +21,7 @@ from seqc.frontend.values import part_names
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import leaves
 from seqc.ir.program import Program
+from seqc.ir.traverse import reached
 
 CODES = (
     "unused-input", "unused-param", "unused-const", "unused-definition", "unused-dim", "no-output", "unchanged-state",
@@ -109,14 +110,10 @@ def _used(spec: syntax.Spec, scope: Scope) -> set[str]:
             exprs.setdefault(statement.body.name.id, []).append(statement.body.expr)
         if isinstance(statement, syntax.Feedback):
             exprs.setdefault(statement.name.id, []).append(statement.expr)
-    todo = [*scope.outputs, *scope.states]
-    used: set[str] = set(todo)
-    while todo:
-        for e in exprs.get(todo.pop(), ()):
-            fresh = {name for name in _reads(e) if name not in used} if e is not None else set()
-            used |= fresh
-            todo += fresh
-    return used
+    def read(name: str) -> list[str]:
+        return [read for e in exprs.get(name, ()) if e is not None for read in _reads(e)]
+
+    return set(reached([*scope.outputs, *scope.states], read))
 
 
 def _unused(spec: syntax.Spec, scope: Scope) -> Iterator[Diagnostic]:

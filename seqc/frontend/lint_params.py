@@ -12,31 +12,28 @@ from seqc.analysis.derivative import vjp
 from seqc.ir.graph import Node, const, constant, leaf, leaves, topological
 from seqc.ir.ops import TABLE, holds
 from seqc.ir.program import Program
+from seqc.ir.traverse import reached
 
 
 def idle_params(program: Program) -> tuple[list[str], list[str]]:
     """(params without a gradient, params that start at 0 and stay there), of those that the graph reads."""
     roots = {**program.graph, **{f"{name}.init": d.init for name, d in program.states.items() if d.init is not None}}
     read = set(leaves(roots.values(), "param"))
-    reached = _differentiable(roots.values())
-    without = [name for name, d in program.params.items() if d.gradient and (n := d.leaf()) in read and n not in reached]
+    moved = _differentiable(roots.values())
+    without = [name for name, d in program.params.items() if d.gradient and (n := d.leaf()) in read and n not in moved]
     starts = {d.leaf(): _zero_start(program, name) for name, d in program.params.items() if d.gradient}
-    zeros = {n for n, zero in starts.items() if zero and n in read and n in reached}
+    zeros = {n for n, zero in starts.items() if zero and n in read and n in moved}
     stuck = _stuck(roots, zeros) if zeros else set()
     return without, [name for name, d in program.params.items() if d.leaf() in stuck]
 
 
 def _differentiable(roots: Iterable[Node]) -> set[Node]:
     """The nodes that a gradient reaches from some root."""
-    todo = list(roots)
-    seen = set(todo)
-    while todo:
-        n = todo.pop()
-        rules = TABLE[n.op].vjp or ()
-        fresh = [a for a, rule in zip(n.args, rules, strict=False) if rule is not None and a not in seen]
-        seen.update(fresh)
-        todo += fresh
-    return seen
+
+    def moved(n: Node) -> list[Node]:
+        return [a for a, rule in zip(n.args, TABLE[n.op].vjp or (), strict=False) if rule is not None]
+
+    return set(reached(roots, moved))
 
 
 def _zero_start(program: Program, name: str) -> bool:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from seqc.frontend.complex_pairs import RULES, ZERO, Pair, mul
 from seqc.ir.dims import primed, unprimed
-from seqc.ir.graph import Node, const, leaves, lift, node, renamed, total
+from seqc.ir.graph import Node, const, constant, leaves, lift, node, renamed, total
 from seqc.ir.ops.structure import expanded
 
 Orders: TypeAlias = "frozenset[tuple[str, ...]]"
@@ -165,11 +165,7 @@ def at(value: Value, dim: str, position: int) -> Value:
 
 def constant_of(value: Value) -> float | None:
     """The number, where the value is a constant."""
-    if value.node.op != "const" or value.imag is not None:
-        return None
-    found = value.node.attr("value")
-    assert isinstance(found, float)
-    return found
+    return constant(value.node) if value.node.op == "const" and value.imag is None else None
 
 
 def power(base: Value, exponent: Value) -> Value:

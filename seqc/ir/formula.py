@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from seqc.ir.graph import Node
 from seqc.ir.ops import TABLE
+from seqc.ir.traverse import postorder
 from seqc.ir.windows import lags, window_of
 
 NEGATION = 6
@@ -21,18 +22,13 @@ LONGEST = 240
 def spell(n: Node, names: Mapping[Node, str] | None = None) -> str:
     """The formula of n; a node with a name is spelled by it, unless it is n itself."""
     done: dict[Node, tuple[str, int]] = {}
-    stack = [n]
-    while stack:
-        x = stack[-1]
-        if names and x in names and x is not n:
-            done[x] = (names[x], ATOM)
-        pending = [a for a in x.args if a not in done] if x not in done else []
-        if pending:
-            stack += pending
-            continue
-        stack.pop()
-        if x not in done:
-            done[x] = _spelled(x, [done[a] if len(done[a][0]) <= LONGEST else ("..", ATOM) for a in x.args])
+
+    def named(x: Node) -> bool:
+        return names is not None and x in names and x is not n
+
+    for x in postorder([n], lambda x: () if named(x) else x.args):
+        args = [] if named(x) else [done[a] if len(done[a][0]) <= LONGEST else ("..", ATOM) for a in x.args]
+        done[x] = (names[x], ATOM) if names and named(x) else _spelled(x, args)
     return done[n][0]
 
 

@@ -9,9 +9,11 @@ sugar builds. It never evaluates, rewrites or prints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 from weakref import WeakValueDictionary
+
+from seqc.ir.traverse import postorder
 
 Attr: TypeAlias = "str | int | float | bool | tuple[str, ...]"
 Dims: TypeAlias = "tuple[str, ...]"
@@ -172,22 +174,19 @@ def topological(outputs: Iterable[Node], known: Iterable[Node] = ()) -> list[Nod
 
     known: nodes that are left out, and with them whatever is reached through them alone.
     """
-    order: list[Node] = []
-    seen = set(known)
-    for root in outputs:
-        stack: list[tuple[Node, Iterator[Node]]] = [(root, iter(root.args))] if root not in seen else []
-        seen.add(root)
-        while stack:
-            current, rest = stack[-1]
-            for arg in rest:
-                if arg not in seen:
-                    seen.add(arg)
-                    stack.append((arg, iter(arg.args)))
-                    break
-            else:
-                order.append(current)
-                stack.pop()
-    return order
+    return postorder(outputs, lambda n: n.args, set(known))
+
+
+def operands(n: Node, inside: Callable[[Node], bool]) -> list[Node]:
+    """The nearest values at or below n that do not lie `inside`, from left to right: terms of a sum, factors of a product."""
+    found, stack = [], [n]
+    while stack:
+        x = stack.pop()
+        if inside(x):
+            stack += x.args[::-1]
+        else:
+            found.append(x)
+    return found
 
 
 def leaves(outputs: Iterable[Node], kind: str | None = None, known: Iterable[Node] = ()) -> list[Node]:

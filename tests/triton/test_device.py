@@ -488,5 +488,5 @@ def test_table() -> None:
         assert "libdevice" not in HELPERS[name]
     assert helper_texts(["softplus"]) == (HELPERS["log1p_of_fraction"], HELPERS["softplus"])
     assert helper_texts(["segment_cumsum", "shift_rows"]) == helper_texts(["segment_cumsum"])
-    with pytest.raises(KeyError, match="no device function 'nothing'"):
+    with pytest.raises(KeyError, match="nothing"):
         helper_texts(["nothing"])

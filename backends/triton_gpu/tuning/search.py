@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import sub
 
+from seqc.ir.traverse import postorder
+
 WINDOW = 64  # goals that are compared, the next ones in the given order
 EAGER = (0.5, 0.0, 1.0)  # how much the most held on the way counts, beside what is held afterwards
 PASSES = 4  # of moving single tasks there and back
@@ -77,20 +79,7 @@ class _Work:
     def way(self, goal: int) -> list[int]:
         """The goal and all that must come before it, arguments first."""
         if goal not in self.ways:
-            out: list[int] = []
-            seen = {goal}
-            stack = [(goal, iter(self.needs[goal]))]
-            while stack:
-                task, needs = stack[-1]
-                for need in needs:
-                    if need not in seen:
-                        seen.add(need)
-                        stack.append((need, iter(self.needs[need])))
-                        break
-                else:
-                    out.append(task)
-                    stack.pop()
-            self.ways[goal] = out
+            self.ways[goal] = postorder([goal], self.needs.__getitem__)
         return self.ways[goal]
 
 

@@ -13,7 +13,7 @@ from math import prod
 
 from seqc.analysis.cost import weight
 from seqc.analysis.workload import TILED_BATCH
-from seqc.backends.triton_gpu.kernel import SPANS, Add, Advance, Fetch, Item, Let, Load, Loop, Meet, Store, walk
+from seqc.backends.triton_gpu.kernel import SPANS, Fetch, Item, Let, Load, Loop, Meet, Store, walk
 from seqc.backends.triton_gpu.order import WARPS
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.print_kernel import Printed
@@ -21,10 +21,10 @@ from seqc.backends.triton_gpu.roles import ALL, lines, rank_tile
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.team import UNITS
 from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Role, Tile, Work
-from seqc.backends.triton_gpu.uses import Uses
+from seqc.backends.triton_gpu.uses import Uses, taken
 from seqc.ir.block import BATCH, COL, ROW
 from seqc.ir.dims import PIECE, base, is_piece, is_rank, is_time
-from seqc.ir.graph import Node
+from seqc.ir.graph import Node, operands
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 ADDRESS = 2.0  # operations for the address of each element that is loaded or stored
@@ -210,7 +210,7 @@ class _Summary:
         free = {n for n in nodes if n is not None and (n in fused or n.op in ("rename", "expand", "index", "const", "size"))}
         last: dict[Node, int] = {}
         for at, item in enumerate(items):
-            for used in _used(item):
+            for used in taken(item):
                 for real in self.real(used, free):
                     last[real] = at
         ends: dict[int, list[Node]] = {}
@@ -231,14 +231,7 @@ class _Summary:
 
     def real(self, n: Node, free: set[Node]) -> list[Node]:
         """The values that stand behind one that is not held itself."""
-        out, stack = [], [n]
-        while stack:
-            x = stack.pop()
-            if x in free or x.op in ("rename", "expand"):
-                stack += x.args
-            else:
-                out.append(x)
-        return out
+        return operands(n, lambda x: x in free or x.op in ("rename", "expand"))
 
 
 def _innermost(items: Iterable[Item]) -> Iterable[Item]:
@@ -254,14 +247,3 @@ def _summed(items: Iterable[Item]) -> set[Node]:
     """Products that are summed as they are made."""
     sums = (i.node for i in items if isinstance(i, Let) and i.node.op == "sum")
     return {n.args[0] for n in sums if n.args[0].op == "mul"}
-
-
-def _used(item: Item) -> list[Node]:
-    match item:
-        case Let(node):
-            return list(node.args)
-        case Store(node) | Add(_, node):
-            return [node]
-        case Advance(pairs):
-            return [b for _, b in pairs]
-    return []

@@ -52,6 +52,13 @@ def at_position(x: Node, dim: str, at: int) -> Node:
     return done[x]
 
 
+def unexpanded(x: Node, dim: str = "") -> Node:
+    """x without the dims that it was made constant along, as far as `dim`."""
+    while x.op == "expand" and dim not in x.names("over"):
+        x = x.args[0]
+    return x
+
+
 def cumsum(x: Node, dim: str, block: int = 0, reverse: bool = False, exclusive: bool = False) -> Node:
     """Running sum along `dim`, restarted every `block` rows (0: never)."""
     return node("cumsum", expanded(x, (dim,)), dim=dim, block=block, reverse=reverse, exclusive=exclusive)
