@@ -13,24 +13,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 
 from seqc.backends.triton_gpu.device_elementwise import ELEMENTWISE
 from seqc.backends.triton_gpu.device_more import MORE
 from seqc.backends.triton_gpu.device_sequences import SEQUENCES
 from seqc.backends.triton_gpu.device_team import TEAM
+from seqc.backends.triton_gpu.texts import each
 from seqc.ir.traverse import reached
 
-DOWN_ROWS = '''
+TILES = each('''
 @triton.jit
 def down_rows(o, x):
     """A value for each row (axis 0) of x, as it broadcasts against x."""
     for _ in tl.static_range(len(x.shape) - 1):
         o = tl.expand_dims(o, -1)
     return o
-'''
 
-SHIFT_ROWS = '''
+
 @triton.jit
 def shift_rows(x, BY: tl.constexpr):
     """x with its rows (axis 0; rank 1 to 4) moved down by BY, up where BY < 0; rows that come free are zero."""
@@ -39,9 +38,8 @@ def shift_rows(x, BY: tl.constexpr):
     m_from = down_rows((o_from >= 0) & (o_from < C), x)
     o_from = down_rows(tl.minimum(tl.maximum(o_from, 0), C - 1), x)
     return tl.where(m_from, tl.gather(x, tl.broadcast_to(o_from, x.shape), 0), 0.0)
-'''
 
-SHIFT_IN_COLUMNS = '''
+
 @triton.jit
 def next_to(x_past, near_past, one_past, x_now, near_now, one_now):
     """Of two runs of rows as one: the last row, the row before it, and whether they are one row alone."""
@@ -56,9 +54,8 @@ def shift_in_columns(x, BY: tl.constexpr):
         return tl.flip(tl.associative_scan((tl.flip(x, 0), none, none == 0.0), 0, next_to)[1], 0)
     else:
         return tl.associative_scan((x, none, none == 0.0), 0, next_to)[1]
-'''
 
-SEGMENT_CUMSUM = '''
+
 @triton.jit
 def segment_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
     """Running sum of x along axis 0 (rank 1, 2 or 3), begun afresh every BLOCK rows, from the end where REVERSE.
@@ -76,9 +73,8 @@ def segment_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.
     else:
         pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.numel // C))
         return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
-'''
 
-COLUMNS = '''
+
 @triton.jit
 def joined_segments(run, whole, REVERSE: tl.constexpr, PRODUCT: tl.constexpr):
     """Running sums `run` [C, W] and sums `whole` [N, W] of N segments of C rows -> those of N/2 segments of two each.
@@ -129,9 +125,8 @@ def column_decay(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.co
         if 1 << i < BLOCK:
             run, whole = joined_segments(run, whole, REVERSE, True)
     return tl.reshape(run, x.shape)
-'''
 
-PRODUCTS = '''
+
 @triton.jit
 def sum_by_product(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
     """column_cumsum(x, ..) of rank 2 as a product with zeros and ones: nothing of a tile that a product left moves first.
@@ -170,9 +165,8 @@ def product_decay(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.c
         return tl.exp(sum_by_product(tl.where(x < -1e30, -1e30, x), BLOCK, REVERSE, EXCLUSIVE))
     else:
         return column_decay(x, BLOCK, REVERSE, EXCLUSIVE)
-'''
 
-OF_LEVEL = '''
+
 @triton.jit
 def of_level(o_t, LEVEL: tl.constexpr):
     """[t, s]: whether t lies in the upper and s in the lower half of one segment of 2 * LEVEL of the steps o_t."""
@@ -180,9 +174,8 @@ def of_level(o_t, LEVEL: tl.constexpr):
     if 2 * LEVEL < o_t.shape[0]:
         later &= (o_t // (2 * LEVEL))[:, None] == (o_t // (2 * LEVEL))[None, :]
     return later
-'''
 
-UNIT_LOWER_INVERSE = '''
+
 @triton.jit
 def join_inverses(M, b_X, C: tl.constexpr, SIDE: tl.constexpr, PRECISION: tl.constexpr):
     """From the inverses b_X [C/SIDE, SIDE, SIDE] of the diagonal blocks of I + M to those of blocks twice as wide.
@@ -233,9 +226,8 @@ def unit_lower_inverse(M, C: tl.constexpr, PRECISION: tl.constexpr):
     if C > 64:
         b_X = join_inverses(M, b_X, C, 64, PRECISION)
     return tl.reshape(b_X, (C, C))
-'''
 
-AFFINE_SCAN = '''
+
 @triton.jit
 def affine_after(a_past, b_past, a_now, b_now):
     """The map h -> a_now * (a_past * h + b_past) + b_now as its pair of slope and offset."""
@@ -253,37 +245,15 @@ def affine_scan(a, b, REVERSE: tl.constexpr):
         return tl.flip(slope, 0), tl.flip(offset, 0)
     else:
         return tl.associative_scan((a, b), 0, affine_after)
-'''
+''')
 
-
-def _each(texts: str) -> dict[str, str]:
-    """Texts of several functions, by their names."""
-    return {text.partition("def ")[2].partition("(")[0]: text.strip() for text in texts.split("\n\n\n")}
-
-
-HELPERS: Mapping[str, str] = MappingProxyType(
-    {
-        "down_rows": DOWN_ROWS.strip(),
-        "shift_rows": SHIFT_ROWS.strip(),
-        "shift_in_columns": SHIFT_IN_COLUMNS.strip(),
-        "segment_cumsum": SEGMENT_CUMSUM.strip(),
-        **_each(COLUMNS),
-        **_each(PRODUCTS),
-        "of_level": OF_LEVEL.strip(),
-        "unit_lower_inverse": UNIT_LOWER_INVERSE.strip(),
-        "affine_scan": AFFINE_SCAN.strip(),
-        **ELEMENTWISE,
-        **MORE,
-        **TEAM,
-        **SEQUENCES,
-    }
-)
+HELPERS: Mapping[str, str] = {**TILES, **ELEMENTWISE, **MORE, **TEAM, **SEQUENCES}
 """Name of a primitive -> its source text, in an order in which each text calls only itself and earlier ones."""
 
 
 def needs(name: str) -> tuple[str, ...]:
     """The other primitives that the text of `name` calls, in table order."""
-    return tuple(other for other in HELPERS if other != name and re.search(rf"\b{other}\(", HELPERS[name]))
+    return tuple(other for other in HELPERS if other != name and re.search(rf"\b{other}(\(|\)|, reverse)", HELPERS[name]))
 
 
 def helper_texts(names: Iterable[str]) -> tuple[str, ...]:

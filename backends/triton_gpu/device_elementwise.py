@@ -8,10 +8,9 @@ positive in a sigmoid, tanh or softplus, and no difference cancels. NaN in is Na
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from seqc.backends.triton_gpu.texts import each
 
-LOG1P = '''
+ELEMENTWISE = each('''
 @triton.jit
 def log1p(x):
     """log(1 + x) without cancellation: for -1/2 <= x <= 1 the series of 2 atanh(s), s = x / (2 + x), |s| <= 1/3."""
@@ -24,9 +23,8 @@ def log1p(x):
     series = 1.0 / 5.0 + z * (1.0 / 7.0 + z * series)
     series = 2.0 * s + 2.0 * s * z * (1.0 / 3.0 + z * series)
     return tl.where(near, series, tl.log(tl.where(near, 1.0, 1.0 + x)))
-'''
 
-LOG1P_OF_FRACTION = '''
+
 @triton.jit
 def log1p_of_fraction(x):
     """log(1 + x) for 0 <= x <= 1: the polynomial of degree 10 whose relative error is least, 5e-9."""
@@ -35,9 +33,8 @@ def log1p_of_fraction(x):
     series = 0.1967593146701278 + x * (x * series - 0.1530557012660943)
     series = 0.33329962268054725 + x * (x * series - 0.24954132136320856)
     return x * (0.9999999952868712 + x * (x * series - 0.49999902417180414))
-'''
 
-EXPM1 = '''
+
 @triton.jit
 def expm1(x):
     """exp(x) - 1 without cancellation: for |x| <= 1/2 its Taylor polynomial of degree 9."""
@@ -48,47 +45,41 @@ def expm1(x):
     series = 1.0 / 24.0 + u * (1.0 / 120.0 + u * series)
     series = 0.5 + u * (1.0 / 6.0 + u * series)
     return tl.where(near, u + u * u * series, tl.exp(x) - 1.0)
-'''
 
-SIGMOID = '''
+
 @triton.jit
 def sigmoid(x):
     """1 / (1 + exp(-x)) with the exponent kept <= 0, so that small values keep their relative accuracy."""
     e = tl.exp(-tl.abs(x))
     return tl.where(x >= 0, 1.0, e) / (1.0 + e)
-'''
 
-LOGSIGMOID = '''
+
 @triton.jit
 def logsigmoid(x):
     """log(sigmoid(x)), finite for every finite x."""
     return tl.minimum(x, 0.0) - log1p_of_fraction(tl.exp(-tl.abs(x)))
-'''
 
-SOFTPLUS = '''
+
 @triton.jit
 def softplus(x):
     """log(1 + exp(x)), equal to x for large x and to exp(x) for very negative x."""
     return tl.maximum(x, 0.0) + log1p_of_fraction(tl.exp(-tl.abs(x)))
-'''
 
-TANH = '''
+
 @triton.jit
 def tanh(x):
     """tanh from expm1(-2 |x|), which never overflows and is accurate for tiny x."""
     e = expm1(-2.0 * tl.abs(x))
     t = -e / (2.0 + e)
     return tl.where(x < 0, -t, t)
-'''
 
-SILU = '''
+
 @triton.jit
 def silu(x):
     """x * sigmoid(x); 0 at -inf."""
     return tl.maximum(x, -3.0e38) * sigmoid(x)
-'''
 
-ATAN = '''
+
 @triton.jit
 def atan(x):
     """The angle whose tangent is x, odd: of 1 / x above 1, of (x - 1) / (x + 1) above tan(pi / 8), else its series."""
@@ -104,9 +95,8 @@ def atan(x):
     y = tl.where(middle, 0.785398163397448 + y, y)
     y = tl.where(far, 1.570796326794897 - y, y)
     return tl.where(x < 0, -y, y)
-'''
 
-NEAREST = '''
+
 @triton.jit
 def nearest(x):
     """The nearest whole number, the even one of two that are as near."""
@@ -117,20 +107,5 @@ def nearest(x):
     odd = low - 2.0 * tl.floor(low * 0.5)
     up = (rest > 0.5) | ((rest == 0.5) & (odd == 1.0))
     return tl.where(near, tl.where(up, low + 1.0, low), x)
-'''
-
-ELEMENTWISE: Mapping[str, str] = MappingProxyType(
-    {
-        "log1p": LOG1P.strip(),
-        "log1p_of_fraction": LOG1P_OF_FRACTION.strip(),
-        "expm1": EXPM1.strip(),
-        "sigmoid": SIGMOID.strip(),
-        "logsigmoid": LOGSIGMOID.strip(),
-        "softplus": SOFTPLUS.strip(),
-        "tanh": TANH.strip(),
-        "silu": SILU.strip(),
-        "atan": ATAN.strip(),
-        "nearest": NEAREST.strip(),
-    }
-)
+''')
 """Name -> source text, callees before callers."""

@@ -5,17 +5,15 @@ Comes in: nothing. Goes out: `MORE`, name -> text; a text calls only functions o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from seqc.backends.triton_gpu.texts import each
 
-SIGN = '''
+MORE = each('''
 @triton.jit
 def sign(x):
     """-1, 0 or 1."""
     return (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
-'''
 
-POW = '''
+
 @triton.jit
 def pow(x, y):
     """x to the power y: by the logarithm of |x|; a negative x takes its sign from an odd whole y, else it gives NaN.
@@ -31,18 +29,16 @@ def pow(x, y):
     odd = whole & (tl.floor(0.5 * y) != 0.5 * y)
     signed = tl.where(odd, -size, size)
     return tl.where(x < 0, tl.where(whole, signed, float("nan")), size)
-'''
 
-LOGADDEXP = '''
+
 @triton.jit
 def logaddexp(a, b):
     """log(exp(a) + exp(b)); equal infinities give themselves."""
     high = tl.maximum(a, b)
     gap = tl.where(a == b, 0.0, -tl.abs(a - b))
     return high + log1p(tl.exp(gap))
-'''
 
-MIX_FOUR = '''
+
 @triton.jit
 def mix_four(x0, x1, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr, D: tl.constexpr):
     """Four rounds of Threefry-2x32 with these rotations."""
@@ -55,9 +51,8 @@ def mix_four(x0, x1, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr, D: tl.co
     x0 = x0 + x1
     x1 = ((x1 << D) | (x1 >> (32 - D))) ^ x0
     return x0, x1
-'''
 
-DRAW = '''
+
 @triton.jit
 def draw(low, high, clock, element, site, word):
     """A multiple of 2^-24 in [0, 1) for whole numbers: a word of Threefry-2x32-20 (Salmon et al. 2011).
@@ -78,17 +73,15 @@ def draw(low, high, clock, element, site, word):
     x0, x1 = mix_four(x0 + k1, x1 + k2 + 4, 13, 15, 26, 6)
     x = tl.where(zero + word == 0.0, x0 + k2, x1 + k0 + 5) >> 8
     return x.to(tl.int32, bitcast=True).to(tl.float32) * 5.9604644775390625e-8
-'''
 
-AFFINE_SCAN_FROM = '''
+
 @triton.jit
 def affine_scan_from(a, b, start, REVERSE: tl.constexpr):
     """h[t] = a[t] * h[t-1] + b[t] along axis 0 from `start` (which broadcasts against a row), from the end where REVERSE."""
     slope, offset = affine_scan(a, b, REVERSE)
     return offset + slope * start
-'''
 
-RESET_SCAN = '''
+
 @triton.jit
 def affine_after_resets(a_past, b_past, k_past, a_now, b_now, k_now):
     """`affine_after`, where k_now is 0 if one of its steps drops what was before, else 1."""
@@ -100,9 +93,8 @@ def reset_scan_from(a, b, start, REVERSE: tl.constexpr):
     """`affine_scan_from`, where a[t] = 0 drops what was before, whatever it is."""
     slope, offset, kept = tl.associative_scan((a, b, (a != 0).to(a.dtype)), 0, affine_after_resets, reverse=REVERSE)
     return offset + tl.where(kept == 0, 0.0, slope * start)
-'''
 
-MAX_SCAN = '''
+
 @triton.jit
 def max_after(a_past, b_past, a_now, b_now):
     """The map m -> max(m + a, b) of two steps as its pair."""
@@ -114,9 +106,8 @@ def max_scan(a, b, start):
     """m[t] = max(m[t-1] + a[t], b[t]) along axis 0 from `start`."""
     gain, floor = tl.associative_scan((a, b), 0, max_after)
     return tl.maximum(start + gain, floor)
-'''
 
-PAIR_DECAY = '''
+
 @triton.jit
 def added_in_two(a_high, a_low, b_high, b_low):
     """a + b, each a number and what rounding has taken off it (Knuth's sum without an error)."""
@@ -140,28 +131,13 @@ def pair_decay(x, EXCLUSIVE: tl.constexpr):
         to_high, to_low = shift_rows(high, 1), shift_rows(low, 1)
     span = (to_high[:, None] - high[None, :]) + (to_low[:, None] - low[None, :])
     return tl.exp(tl.where(o_t[:, None] > o_t[None, :], span, 0.0))
-'''
 
-CROSSING_SUMS = '''
+
 @triton.jit
 def crossing_sums(x, EXCLUSIVE: tl.constexpr):
     """[C]: for each step i the sum of x [C, C] over the pairs (t, s) with s < i <= t (i < t where EXCLUSIVE)."""
     o_t = tl.arange(0, x.shape[0])
     behind = o_t[:, None] > o_t[None, :] + (1 if EXCLUSIVE else 0)
     return shift_rows(tl.sum(tl.where(behind, tl.cumsum(x, 1), 0.0), 0), 1)
-'''
-
-MORE: Mapping[str, str] = MappingProxyType(
-    {
-        "sign": SIGN.strip(),
-        "pow": POW.strip(),
-        "logaddexp": LOGADDEXP.strip(),
-        "draw": f"{MIX_FOUR.strip()}\n\n\n{DRAW.strip()}",
-        "affine_scan_from": AFFINE_SCAN_FROM.strip(),
-        "reset_scan_from": RESET_SCAN.strip(),
-        "max_scan": MAX_SCAN.strip(),
-        "pair_decay": PAIR_DECAY.strip(),
-        "crossing_sums": CROSSING_SUMS.strip(),
-    }
-)
+''')
 """Name -> source text, callees before callers."""

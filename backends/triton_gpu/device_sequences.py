@@ -9,10 +9,9 @@ These beginnings increase with i, so an entry tells its sequence, and no table o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from seqc.backends.triton_gpu.texts import each
 
-SEQUENCE = '''
+SEQUENCES = each('''
 @triton.jit
 def sequence(p_cu_seqlens, i_b, T, STEP: tl.constexpr):
     """(row of the first step taken, number of steps) of sequence i_b, which is taken from its end where STEP is -1."""
@@ -24,9 +23,8 @@ def sequence(p_cu_seqlens, i_b, T, STEP: tl.constexpr):
     if STEP < 0:
         first += T - 1
     return first, T
-'''
 
-FIRST_BLOCK_OF = '''
+
 @triton.jit
 def first_block_of(p_cu_seqlens, i_b, NT, BT: tl.constexpr):
     """Where the blocks of sequence i_b begin, in what has an entry per block."""
@@ -35,9 +33,8 @@ def first_block_of(p_cu_seqlens, i_b, NT, BT: tl.constexpr):
     else:
         at = tl.load(p_cu_seqlens + i_b).to(tl.int64) // BT + i_b
     return at
-'''
 
-BLOCK_OF = '''
+
 @triton.jit
 def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
     """(sequence, its block) at entry i_s of what has an entry per block; past the sequence's end where no block is there."""
@@ -58,9 +55,8 @@ def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
             left = tl.minimum(part, left - skipped)
         i_n = i_s - (tl.load(p_cu_seqlens + i_b).to(tl.int64) // BT + i_b)
     return i_b, i_n.to(tl.int32)
-'''
 
-SEQUENCES_OF_A_TILE = '''
+
 @triton.jit
 def sequences(p_cu_seqlens, i_b, o_b, T, STEP: tl.constexpr):
     """`sequence` of each of the sequences o_b of a program; of a pack a program has the one, i_b."""
@@ -72,9 +68,8 @@ def sequences(p_cu_seqlens, i_b, o_b, T, STEP: tl.constexpr):
     if STEP < 0:
         first += T - 1
     return first, T
-'''
 
-FIRST_BLOCKS_OF = '''
+
 @triton.jit
 def first_blocks_of(p_cu_seqlens, i_b, o_b, NT, BT: tl.constexpr):
     """`first_block_of` each of the sequences o_b of a program; of a pack a program has the one, i_b."""
@@ -83,14 +78,4 @@ def first_blocks_of(p_cu_seqlens, i_b, o_b, NT, BT: tl.constexpr):
     else:
         at = tl.load(p_cu_seqlens + i_b).to(tl.int64) // BT + o_b
     return at
-'''
-
-SEQUENCES: Mapping[str, str] = MappingProxyType(
-    {
-        "sequence": SEQUENCE.strip(),
-        "first_block_of": FIRST_BLOCK_OF.strip(),
-        "block_of": BLOCK_OF.strip(),
-        "sequences": SEQUENCES_OF_A_TILE.strip(),
-        "first_blocks_of": FIRST_BLOCKS_OF.strip(),
-    }
-)
+''')

@@ -7,10 +7,9 @@ cooperative launch, which a device refuses otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from seqc.backends.triton_gpu.texts import each
 
-MEET = '''
+TEAM = each('''
 @triton.jit
 def meet(p_met, count):
     """Wait until the programs of the team have come here `count` times, all together. What each of them stored before is then
@@ -21,9 +20,8 @@ def meet(p_met, count):
     while met < count:
         met = tl.atomic_add(p_met, 0, sem="acquire", scope="gpu")
     tl.debug_barrier()
-'''
 
-PRODUCT_IN_PARTS = '''
+
 @triton.jit
 def product_in_parts(x, y, PARTS: tl.constexpr, PRECISION: tl.constexpr):
     """x [M, K] times y [K, N] in fp32, where K is long, M and N are short: each warp takes one of PARTS parts of K."""
@@ -32,7 +30,5 @@ def product_in_parts(x, y, PARTS: tl.constexpr, PRECISION: tl.constexpr):
     x = tl.permute(tl.reshape(x, (x.shape[0], PARTS, x.shape[1] // PARTS)), (1, 0, 2))
     y = tl.reshape(y, (PARTS, y.shape[0] // PARTS, y.shape[1]))
     return tl.sum(tl.dot(x, y, input_precision=PRECISION), 0)
-'''
-
-TEAM: Mapping[str, str] = MappingProxyType({"meet": MEET.strip(), "product_in_parts": PRODUCT_IN_PARTS.strip()})
+''')
 """Name of a device function -> its text."""

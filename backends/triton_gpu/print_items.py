@@ -37,10 +37,11 @@ from seqc.backends.triton_gpu.positions import is_position
 from seqc.backends.triton_gpu.products import Products
 from seqc.backends.triton_gpu.schedule import STEPS_KERNEL, Schedule
 from seqc.backends.triton_gpu.segments import decays, hidden, runs
-from seqc.backends.triton_gpu.texts import ATOM, TAB, Text
+from seqc.backends.triton_gpu.texts import TAB
 from seqc.backends.triton_gpu.uses import Uses, used_at_once, used_inside, used_next
 from seqc.backends.triton_gpu.values import Values
 from seqc.diagnostics import SeqcBug
+from seqc.emit.expressions import ATOM, Text
 from seqc.emit.names import safe_name
 from seqc.ir.dims import base, is_rank
 from seqc.ir.graph import Node
@@ -93,7 +94,7 @@ class ItemPrinter:
             self.totals[total] = code
         else:
             self.totals[total] = self.var(total)
-            self.scope.lines.append(f"{self.totals[total]} = {code if sign > 0 else f'-{term.within(ATOM)}'}")
+            self.scope.lines.append(f"{self.totals[total]} = {code if sign > 0 else f'-{term.at(ATOM)}'}")
         self.texts[-1][total] = Text(self.totals[total], axes)
 
     def find(self, n: Node) -> Text:
@@ -167,7 +168,7 @@ class ItemPrinter:
     def total(self, item: StoreSum) -> Text:
         """What was added up, times what does not change."""
         axes = self.values.axes(item.node)
-        factors = [self.values.against(self.find(n), axes).within(3) for n in item.factors]
+        factors = [self.values.against(self.find(n), axes).at(3) for n in item.factors]
         code = " * ".join(["-" * (item.sign < 0) + self.sums[item.name], *factors])
         return Text(code, axes, 2 if factors or item.sign < 0 else ATOM)
 
@@ -245,7 +246,7 @@ class ItemPrinter:
         if self.is_sum_so_far(n):
             return self.add_to_sum(n)
         text = self.values.text(n)
-        quiet = n.op in ("rename", "expand", "stopgrad") and text.binds >= 4 and not text.code.startswith("tl.")
+        quiet = n.op in ("rename", "expand", "stopgrad") and text.level >= 4 and not text.code.startswith("tl.")
         inline = n in self.near and (TABLE[n.op].elementwise or quiet) and len(text.code) <= SHORT
         inline |= n in self.next and len(text.code) <= LONG
         if (quiet and text.code.isidentifier()) or (inline and n not in self.outside and not self.is_named(n)):
@@ -314,7 +315,7 @@ class ItemPrinter:
         inner = self.inner(item.body, start)
         span = f"{high} - 1, {'-1' if low == '0' else f'{low} - 1'}, -1" if item.reverse else f"{low}, {high}"
         stages = f", num_stages={self.names.use('STAGES')}" if self.is_staged(item) else ""
-        ahead = next((i.ahead for i in item.body if isinstance(i, Fetch)), 1)
+        ahead = next((i.ahead for i in item.body if isinstance(i, Fetch) and not i.start), 1)
         stages = f", loop_unroll_factor={ahead}" if ahead > 1 else stages  # or else what was sent for is moved in every step
         head = f"for {index} in {f'tl.range({span}{stages})' if stages else f'range({span})'}:"
         if inner.lines:  # of a loop that stores nothing, nothing is left

@@ -1,34 +1,20 @@
 """Texts of values: code with its tile axes, numbers as a kernel has them, arguments over several lines.
 
-In: code, axes, constants of a graph. Out: `Text`, and what is made of it without a kernel at hand.
+In: code, axes, constants of a graph. Out: `Text`s, and what is made of it without a kernel at hand.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from seqc.emit.expressions import ATOM, SIGN, Text
 from seqc.emit.numbers import number_spelling
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import Node
 
-ATOM = 4
 BINDS = {"add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3}
 TAB = "    "
-
-
-@dataclass(frozen=True)
-class Text:
-    """code: the expression; axes: its tile axes, in order; binds: 4 is a name or a call, 1 a sum."""
-
-    code: str
-    axes: tuple[str, ...] = ()
-    binds: int = ATOM
-
-    def within(self, least: int) -> str:
-        """The code, in parentheses where it binds less tightly than `least`."""
-        return self.code if self.binds >= least else f"({self.code})"
 
 
 def in_front(x: Text, dim: str) -> Text:
@@ -49,13 +35,13 @@ def literal(value: float) -> Text:
     """A number as it is written in a kernel."""
     if math.isinf(value) or math.isnan(value):
         return Text(f'float("{value}")')
-    return Text(repr(value), (), ATOM if value >= 0 else 3)
+    return Text(repr(value), (), ATOM if value >= 0 else SIGN)
 
 
 def host_code(n: Node, dims: Mapping[str, str]) -> str:
     """A scalar of constants and extents as Python."""
     if n.op == "const":
-        return literal(float(n.attr("value"))).within(ATOM)  # type: ignore[arg-type]
+        return literal(float(n.attr("value"))).at(ATOM)  # type: ignore[arg-type]
     if n.op == "size":
         return dims.get(unprimed(n.text("dim")), n.text("dim"))
     code = number_spelling(n).format(*(host_code(a, dims) for a in n.args))
@@ -64,6 +50,11 @@ def host_code(n: Node, dims: Mapping[str, str]) -> str:
 
 def is_number(code: str) -> bool:
     return code.lstrip("-").replace(".", "", 1).replace("e-", "", 1).isdigit() or code.startswith('float("')
+
+
+def each(texts: str) -> Mapping[str, str]:
+    """Texts of functions by their names, of one text of them all."""
+    return {text.partition("def ")[2].partition("(")[0]: text.strip() for text in texts.split("\n\n\n")}
 
 
 def wrapped(parts: Iterable[str], width: int = 112) -> list[str]:

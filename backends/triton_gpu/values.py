@@ -16,8 +16,9 @@ from seqc.backends.triton_gpu.positions import has_positions, is_position
 from seqc.backends.triton_gpu.products import Operand, Product, Products
 from seqc.backends.triton_gpu.roles import ALL, lines, rank_tile
 from seqc.backends.triton_gpu.segments import DECAY, PAIR, PRODUCT, crossing, next_to
-from seqc.backends.triton_gpu.texts import ATOM, BINDS, Text, in_front, is_number, literal, ordered
+from seqc.backends.triton_gpu.texts import BINDS, in_front, is_number, literal, ordered
 from seqc.diagnostics import SeqcBug, Unsupported
+from seqc.emit.expressions import ATOM, Text
 from seqc.ir.block import COL, ROW
 from seqc.ir.dims import base, is_rank, is_time, rank_size
 from seqc.ir.graph import Node, leaves
@@ -61,7 +62,7 @@ class Values:
         if x.axes == axes or not x.axes:
             return x
         inside = ", ".join(":" if a in x.axes else "None" for a in axes)
-        return Text(f"{x.within(ATOM)}[{inside}]", axes)
+        return Text(f"{x.at(ATOM)}[{inside}]", axes)
 
     def full(self, x: Text, axes: tuple[str, ...]) -> Text:
         """x with exactly these axes."""
@@ -100,7 +101,7 @@ class Values:
         match n.op:
             case "index" | "block_index":
                 x = self.position(n)
-                return Text(f"{x.within(ATOM)}.to(tl.float32)", x.axes)
+                return Text(f"{x.at(ATOM)}.to(tl.float32)", x.axes)
             case "expand":
                 return self.find(n.args[0])
             case "rename":
@@ -139,15 +140,15 @@ class Values:
             return Text(f"tl.where({one.code}, {', '.join(sides)})", axes)
         binds = BINDS.get(n.op, ATOM)
         if n.op in BINDS and n.op != "neg":
-            codes = [ready[0].within(binds), ready[1].within(binds + 1)]
+            codes = [ready[0].at(binds), ready[1].at(binds + 1)]
         elif n.op == "neg":
-            codes = [ready[0].within(ATOM)]
+            codes = [ready[0].at(ATOM)]
         elif spell.startswith("(") or n.op in ("not", "stopgrad"):
-            codes = [x.within(ATOM if n.op == "stopgrad" else 1) for x in ready]
+            codes = [x.at(ATOM if n.op == "stopgrad" else 1) for x in ready]
         else:
             codes = [x.code for x in ready]
         if n.op == "surrogate":
-            return Text(f"{ready[0].within(ATOM)}.to(tl.float32)", ready[0].axes)
+            return Text(f"{ready[0].at(ATOM)}.to(tl.float32)", ready[0].axes)
         return Text(spell.format(*codes), axes, binds)
 
     def power_of_two(self, exponent: Node) -> Text:
@@ -155,11 +156,11 @@ class Values:
         factor is on the smaller part of a product that has no name of its own."""
         x = self.find(exponent)
         if exponent.op != "mul" or x.code.isidentifier():
-            return Text(f"tl.exp2({x.within(2)} * {LOG2_E})", x.axes)
+            return Text(f"tl.exp2({x.at(2)} * {LOG2_E})", x.axes)
         small, large = sorted(map(self.find, exponent.args), key=lambda one: len(one.axes))
         axes = self.roles.axes({*small.axes, *large.axes})
-        small = self.against(Text(f"{small.within(2)} * {LOG2_E}", small.axes, 2), axes)
-        return Text(f"tl.exp2({small.within(2)} * {self.against(large, axes).within(3)})", axes)
+        small = self.against(Text(f"{small.at(2)} * {LOG2_E}", small.axes, 2), axes)
+        return Text(f"tl.exp2({small.at(2)} * {self.against(large, axes).at(3)})", axes)
 
     def position(self, n: Node) -> Text:
         """An integer expression of positions, extents and whole constants."""
@@ -183,7 +184,7 @@ class Values:
         a, b = (self.position(x) for x in n.args)
         axes = self.roles.axes({*a.axes, *b.axes})
         sign = "+" if n.op == "add" else "-"
-        return Text(f"{self.against(a, axes).within(1)} {sign} {self.against(b, axes).within(2)}", axes, 1)
+        return Text(f"{self.against(a, axes).at(1)} {sign} {self.against(b, axes).at(2)}", axes, 1)
 
     def rename(self, n: Node) -> Text:
         """The same tile under other names, transposed where the global order asks for it."""
@@ -196,7 +197,7 @@ class Values:
             now = tuple(one.text("new") if a == one.text("old") else a for a in now)
         want = self.roles.axes(now)
         if now == want:
-            return Text(x.code, want, x.binds)
+            return Text(x.code, want, x.level)
         if len(now) == 2:
             return Text(f"tl.trans({x.code})", want)
         order = ", ".join(str(now.index(a)) for a in want)
@@ -266,7 +267,7 @@ class Values:
     def operand(self, one: Operand) -> str:
         """An operand in its type, masked where its padding could reach the result."""
         x = self.flat(self.masked(self.whole(one.node), self.padded(one.masked)))
-        return f"{x.within(ATOM)}.to({self.names.use('DOT')})"
+        return f"{x.at(ATOM)}.to({self.names.use('DOT')})"
 
     def flat(self, x: Text) -> Text:
         """x as a matrix: steps with the rows of each are one of its sides."""
