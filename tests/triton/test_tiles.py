@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from seqc.backends.triton_gpu.emit import triton_kernels
 from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.kernel import Fetch, walk
 from seqc.backends.triton_gpu.print_kernel import print_kernel
@@ -130,6 +131,8 @@ def test_loops_whose_loads_feed_no_product_say_how_far_ahead_they_are_sent(spec:
         inner = re.findall(r"for i_[nt] in tl\.range\(.*num_stages=STAGES\):", printed.text)
         ahead = spec == "mamba"  # loaded two steps ahead, in no stages
         assert any(isinstance(item, Fetch) for item in walk(printed.kernel.body)) == ahead
+        unrolled = re.findall(r"for (i_\w) in .*loop_unroll_factor=2", printed.text)
+        assert set(unrolled) == ({"i_t"} if ahead else set())  # and no loop around it
         assert bool(inner) == (form != "chunkwise" and not ahead) == ("STAGES: tl.constexpr" in printed.text), printed.text
         jobs = Jobs(plan, printed, "sm_90", {**SIZES, "P": 64}, "bf16")
         constants = dict(jobs.job(Tiles(dict.fromkeys(plan.roles.blocked, 32), 4, 3)).configuration.constants)
@@ -196,3 +199,9 @@ def test_one_rule_says_when_blocks_run_in_parallel() -> None:
         assert made["_way"](made["_PACE"], x, blocks, *ways) == at
     for kernel in ("forward", "infer"):
         assert said[kernel, 8, 512] and not said[kernel, 4000, 1]
+
+
+def test_a_comment_brings_no_primitive() -> None:
+    """A file has the primitives that its kernels call, whatever the lines of the spec beside them name."""
+    text = triton_kernels(lower(load(SPECS.parent / "tests" / "recurrences" / "conv.seq"))).alone
+    assert "# u = silu(" in text and "def silu(" not in text and "def sigmoid(" in text
