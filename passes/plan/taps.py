@@ -3,15 +3,18 @@
     h = tanh(R @ h[t-1] + sum[L](w * x[t - index[L]]))        taps    w_x = sum[L](w * x[t - index[L]])
                                                         ->    rest    h = tanh(R @ h[t-1] + w_x),   w_x an input
 
-for the sums of a window (`seqc.ir.windows`) times values of params alone; other factors stand before the sum. What weights are
-made of is computed once a call (`tap_weights`). A sum that is none of these is written out lag by lag.
+for the sums of a read at many lags (`seqc.passes.plan.lag_reads`) times values of params alone; other factors stand before the
+sum. What weights are made of is computed once a call (`tap_weights`). A sum that is none of these is written out lag by lag. A
+delay line leaves with the sums over it, where no state makes what it keeps, and nothing else reads it but at single lags: its
+newest value is then an input of the stage, made for all steps at once where it is no input of the program.
 
-Needs: the step graph. Gives: a plan, or None where there is no window. Windows sum over many lags, so a convolution saves the
-traffic of all but the first at least, whatever the recurrence: no cost decides. Kernels and loops see an input without lags.
+Needs: the step graph. Gives: a plan, or None where there is no such read. There are many lags, so a convolution saves the
+traffic of all but one at least, whatever the recurrence: no cost decides. Kernels and loops see an input without lags.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from seqc.analysis.cost import volume
@@ -23,119 +26,106 @@ from seqc.ir.graph import BATCH, Node, const, leaves, node, rebuild, topological
 from seqc.ir.ops.structure import expanded
 from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import Program, TensorDecl, Wishes
-from seqc.ir.windows import lags, window_of, windows
 from seqc.passes.plan.cutting import axes_of, fresh, image, names_of, part_of, plain, sized, times, told
+from seqc.passes.plan.lag_reads import LagRead, Line, lag_reads, lines_of, over_lags
 from seqc.passes.plan.outside_of_time import dense, made_once
 from seqc.passes.plan.written_out import written_out
+
+Reads = Mapping[Node, LagRead]
 
 
 @dataclass(frozen=True)
 class Tapped:
-    """A sum over the lags of a window: of weights, made of params alone, times the window."""
+    """A sum over the lags of a read: of weights, made of params alone, times what is read."""
 
-    window: Node
+    read: LagRead
+    factor: Node
     weights: Node
     over: tuple[str, ...]
 
     @property
     def node(self) -> Node:
         """The sum."""
-        return node("sum", self.weights * self.window, over=self.over)
+        return node("sum", self.weights * self.factor, over=self.over)
 
 
 def taps(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
     """See the file's docstring."""
-    program = stage.program
-    if not windows(program.graph.values()):
+    if not lag_reads(stage.program):
         return None
-    program = apart(program)
-    found = {n: one for n in topological(program.graph.values()) if (one := tapped(program, n))}
-    own, ranges, table = {*names_of(program), *taken}, interval_of(program), dict[Node, Node]()
-    stages, given, reasons = list[Stage](), list[TensorDecl](), list[Reason]()
-    for n, one in found.items():
-        wish = program.definitions.get(n) or "_".join(x.text("name") for x in (one.weights, one.window) if x.op == "leaf")
-        decl = TensorDecl(fresh(wish, own), "output", axes_of(program, n), ranges[n])
-        part = part_of(program, {decl.name: n}, {}, {}, (), {decl.name: decl}, masks=False)
-        part = replace(part, name=f"{program.name}_{decl.name}", wishes=Wishes(convolution=program.wishes.convolution))
-        if one.weights.op != "leaf" or not sized(part):
-            continue
-        given.append(replace(decl, kind="input"))
-        table[n] = given[-1].leaf()
-        stages.append(Stage(f"taps_{decl.name}", "taps", part))
-        reasons.append(Reason("taps", _words(program, n), _text(program, one)))
-    rest = part_of(program, program.outputs, program.updates, table, given, program.output_decls)
-    for n in windows(rest.graph.values()):
-        reasons.append(Reason("taps", spell(n), f"no product with params alone: its {len(lags(n))} lags are read one by one"))
-    rest = told(written_out(replace(rest, claims=program.claims)), program)
-    return Plan(program, (*stages, replace(stage, program=rest)), tuple(reasons))
+    cut = _Cut(replace(stage, program=apart(stage.program)), taken)
+    cut.inputs()
+    while any(cut.line(name, line) for name, line in lines_of(cut.rest).items()):  # one that was cut may have fed another
+        pass
+    return cut.plan()
 
 
 def tap_weights(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
     """The weights of taps, as params that are made once a call where they are no params yet."""
     program = apart(stage.program)
-    found = [one.weights for n in topological(program.graph.values()) if (one := tapped(program, n))]
+    reads = lag_reads(program)
+    found = [one.weights for n in topological(program.graph.values()) if (one := tapped(reads, n))]
     made = [w for w in dict.fromkeys(found) if w.op != "leaf"]
     return made_once(replace(stage, program=program), taken, dict.fromkeys([*made, *dense(program)])) if made else None
 
 
 def apart(program: Program) -> Program:
-    """The program in which sums over windows stand alone: `sum[L](a * x[t - index[L]] - b)` is a difference of two sums."""
-    if not windows(program.graph.values()):
+    """The program in which sums over lags stand alone: `sum[L](a * x[t - index[L]] - b)` is a difference of two sums."""
+    reads = lag_reads(program)
+    if not reads:
         return program
-    done: dict[Node, Node] = {}
+    done, known = dict[Node, Node](), dict(reads)
     for n in topological(program.graph.values()):
         new = rebuild(n, tuple(done[a] for a in n.args))
-        done[n] = _summed(new.args[0], new.names("over")) if new.op == "sum" and _over_lags(new) else new
-    program = image(program, done)
-    done = {}
-    for n in topological(program.graph.values()):
-        one = tapped(program, n)
-        done[n] = one.node if one else rebuild(n, tuple(done[a] for a in n.args))
+        if n in reads:
+            known[new] = reads[n]
+        if n.op == "sum" and over_lags(reads, n.args) & set(n.names("over")):
+            new = _summed(known, new.args[0], n.names("over"))
+        done[n] = new
     return image(program, done)
 
 
-def tapped(program: Program, n: Node) -> Tapped | None:
+def tapped(reads: Reads, n: Node) -> Tapped | None:
     """A node as a sum of taps; None where it is none."""
     if n.op != "sum" or not plain(n):
         return None
-    found = _factors(n.args[0])
-    read = [f for f in found if window_of(f)]
-    fixed = [f for f in found if not window_of(f)]
-    if len(read) != 1 or window_of(read[0]) not in n.names("over") or any(_varies(f) for f in fixed):
+    found = _factors(reads, n.args[0])
+    read = [f for f in found if f in reads]
+    fixed = [f for f in found if f not in reads]
+    if len(read) != 1 or reads[read[0]].dim not in n.names("over") or any(map(_varies, fixed)):
         return None
-    weights = expanded(times(fixed) if fixed else const(1.0), (window_of(read[0]),))
-    return Tapped(read[0], weights, n.names("over"))
+    weights = expanded(times(fixed) if fixed else const(1.0), (reads[read[0]].dim,))
+    return Tapped(reads[read[0]], read[0], weights, n.names("over"))
 
 
-def _over_lags(n: Node) -> bool:
-    return bool({window_of(w) for w in windows(n.args)} & set(n.names("over")))
-
-
-def _summed(x: Node, over: tuple[str, ...]) -> Node:
-    """A sum over lags, as sums of products with one window each."""
-    if x.op in ("add", "sub") and windows([x]):
-        return rebuild(x, tuple(_summed(a, over) for a in x.args))
+def _summed(reads: Reads, x: Node, over: tuple[str, ...]) -> Node:
+    """A sum over lags, as sums of products with one read each, whose weights are one value."""
+    if x.op in ("add", "sub") and over_lags(reads, [x]):
+        return rebuild(x, tuple(_summed(reads, a, over) for a in x.args))
     if x.op == "neg":
-        return -_summed(x.args[0], over)
-    found = _factors(x)
-    read = [f for f in found if window_of(f)]
-    outside = [f for f in found if _varies(f) and not window_of(f) and not set(f.dims) & set(over)]
-    if len(read) != 1 or not outside:
+        return -_summed(reads, x.args[0], over)
+    found = _factors(reads, x)
+    outside = [f for f in found if _varies(f) and f not in reads and not set(f.dims) & set(over)]
+    alone = total(times(f for f in found if f not in outside), over) if len(found) > len(outside) else total(x, over)
+    one = tapped(reads, alone)
+    if one is None:
         return total(x, over)
-    return total(times(f for f in found if f not in outside), over) * times(outside)
+    return times([one.node, *outside])
 
 
-def _factors(x: Node) -> list[Node]:
+def _factors(reads: Reads, x: Node) -> list[Node]:
     """The factors of a product; those that params alone make are one where a quotient or a sign stands before them."""
     found, todo = list[Node](), [x]
     while todo:
         f = todo.pop()
-        if f.op == "mul" and _varies(f):
+        if f in reads or not _varies(f):
+            found.append(f)
+        elif f.op == "mul":
             todo += reversed(f.args)
-        elif f.op == "neg" and _varies(f):
-            todo += [f.args[0], node("const", value=-1.0)]
-        elif f.op == "div" and _varies(f) and not _varies(f.args[1]):
-            todo += [node("div", node("const", value=1.0), f.args[1]), f.args[0]]
+        elif f.op == "neg":
+            todo += [f.args[0], const(-1.0)]
+        elif f.op == "div" and not _varies(f.args[1]):
+            todo += [node("div", const(1.0), f.args[1]), f.args[0]]
         else:
             found.append(f)
     return found
@@ -146,18 +136,103 @@ def _varies(x: Node) -> bool:
     return any(n.text("kind") != "param" or BATCH in n.dims for n in leaves([x]))
 
 
-def _words(program: Program, n: Node) -> str:
-    span = program.spans.get(n)
-    return " ".join(span.text.split()) if span else program.definitions.get(n, "taps")
+class _Cut:
+    """The stages that were cut off so far, and what is left."""
 
+    def __init__(self, stage: Stage, taken: frozenset[str]) -> None:
+        self.stage, self.rest = stage, stage.program
+        self.own = {*names_of(stage.program), *taken}
+        self.stages, self.reasons = list[Stage](), list[Reason]()
 
-def _text(program: Program, one: Tapped) -> str:
-    """What a convolution costs a token."""
-    sizes = {**nominal_sizes(program), BATCH: 1}
-    operations = 2 * volume({*one.weights.dims, *one.window.dims}, sizes)
-    moved = 4 * (volume(set(one.window.dims) - {window_of(one.window)}, sizes) + 2 * volume(one.node.dims, sizes))
-    way = "by FFT where a call's sizes make that cheaper" if program.wishes.convolution else "product by product"
-    return f"{len(lags(one.window))} lags, {way}: {operations:.0f} operations and {moved:.0f} bytes moved, a token"
+    def plan(self) -> Plan:
+        """All stages; what reads many lags otherwise is written out."""
+        program = self.stage.program
+        for n, read in lag_reads(self.rest).items():
+            text = f"no product with params alone: its {len(read.lags)} lags are read one by one"
+            self.reasons.append(Reason("taps", spell(n), text))
+        rest = told(written_out(replace(self.rest, claims=program.claims)), program)
+        return Plan(program, (*self.stages, replace(self.stage, program=rest)), tuple(self.reasons))
+
+    def inputs(self) -> None:
+        """Cut off the sums over lags of inputs, each by itself."""
+        table, given = dict[Node, Node](), list[TensorDecl]()
+        for n, one in self._sums().items():
+            if one.factor.op == "leaf":
+                decl = self._decl(n, one)
+                part = self._part(decl.name, {decl.name: n}, {decl.name: decl})
+                if sized(part):
+                    given.append(replace(decl, kind="input"))
+                    table[n] = given[-1].leaf()
+                    self.stages.append(Stage(f"taps_{decl.name}", "taps", part))
+                    self._tell(n, one)
+        self.rest = part_of(self.rest, self.rest.outputs, self.rest.updates, table, given, self.rest.output_decls)
+
+    def line(self, name: str, line: Line) -> bool:
+        """Cut off a delay line with the sums over it; whether it could be."""
+        rest = self.rest
+        sums = {n: one for n, one in self._sums().items() if one.read.name == name and one.factor.op != "leaf"}
+        if not sums or leaves([line.newest], "state"):
+            return False
+        order = topological(rest.graph.values())
+        values = {n: self._decl(n, one) for n, one in sums.items()}
+        values |= {n: TensorDecl(fresh(f"{name}_read", self.own), "output", axes_of(rest, n), interval_of(rest)[n])
+                   for n in order if n.op == "take" and n.args[0] is line.state}
+        newest, table = self._newest(name, line)
+        table |= {n: replace(decl, kind="input").leaf() for n, decl in values.items()}
+        given = [*(replace(decl, kind="input") for decl in values.values()), newest]
+        updates = {x: n for x, n in rest.updates.items() if x != name}
+        left = part_of(rest, rest.outputs, updates, table, given, rest.output_decls)
+        outputs, decls = {d.name: n for n, d in values.items()}, {d.name: d for d in values.values()}
+        part = self._part(name, outputs, decls, {name: rest.updates[name]}, {line.newest: newest.leaf()}, newest)
+        if line.state in leaves(left.graph.values()) or not sized(part):
+            return False
+        if newest.name not in rest.inputs:
+            own = replace(newest, kind="output")
+            made = told(self._part(newest.name, {newest.name: line.newest}, {newest.name: own}), self.stage.program)
+            self.stages.append(Stage(f"before_{newest.name}", "all", made))
+        self.stages.append(Stage(f"taps_{name.replace('.', '_')}", "taps", part))
+        for n, one in sums.items():
+            self._tell(n, one)
+        self.rest = left
+        return True
+
+    def _sums(self) -> dict[Node, Tapped]:
+        reads, order = lag_reads(self.rest), topological(self.rest.graph.values())
+        found = {n: one for n in order if (one := tapped(reads, n))}
+        return {n: one for n, one in found.items() if one.weights.op == "leaf"}
+
+    def _newest(self, name: str, line: Line) -> tuple[TensorDecl, dict[Node, Node]]:
+        """The newest value of a line as an input, and what becomes of it where it is made for that."""
+        n, rest = line.newest, self.rest
+        if n.op == "leaf" and n.text("kind") == "input" and not n.number("offset") and n.dtype == "real":
+            return rest.inputs[n.text("name")], {}
+        wish = rest.definitions.get(n, name.partition(".")[0])
+        decl = TensorDecl(fresh(wish, self.own), "input", rest.states[name].dims[1:], interval_of(rest)[n])
+        return decl, {n: decl.leaf()}
+
+    def _decl(self, n: Node, one: Tapped) -> TensorDecl:
+        """A sum as an output of its stage."""
+        words = [one.weights.text("name"), one.read.name.partition(".")[0]]
+        wish = self.rest.definitions.get(n) or "_".join(words)
+        return TensorDecl(fresh(wish, self.own), "output", axes_of(self.rest, n), interval_of(self.rest)[n])
+
+    def _part(
+        self, name: str, outputs: Mapping[str, Node], decls: Mapping[str, TensorDecl], updates: Mapping[str, Node] = {},
+        table: Mapping[Node, Node] = {}, newest: TensorDecl | None = None,
+    ) -> Program:
+        part = part_of(self.rest, outputs, updates, table, [newest] if newest else [], decls, masks=False)
+        wishes = Wishes(convolution=self.rest.wishes.convolution)
+        return replace(part, name=f"{self.rest.name}_{name.replace('.', '_')}", wishes=wishes)
+
+    def _tell(self, n: Node, one: Tapped) -> None:
+        """What a convolution costs a token."""
+        program = self.stage.program
+        sizes, span = {**nominal_sizes(self.rest), BATCH: 1}, program.spans.get(n)
+        operations = 2 * volume({*one.weights.dims, *one.factor.dims}, sizes)
+        moved = 4 * (volume(set(one.factor.dims) - {one.read.dim}, sizes) + 2 * volume(one.node.dims, sizes))
+        way = "by FFT where a call's sizes make that cheaper" if program.wishes.convolution else "product by product"
+        text = f"{len(one.read.lags)} lags, {way}: {operations:.0f} operations and {moved:.0f} bytes moved, a token"
+        self.reasons.append(Reason("taps", " ".join(span.text.split()) if span else spell(n), text))
 
 
 __all__ = ["Tapped", "apart", "tap_weights", "tapped", "taps"]

@@ -209,7 +209,9 @@ def _torch(plan: Plan, blocks: dict[str, Block], parts: Iterable[_Part], options
     entered."""
     from seqc.backends import torch_eager
 
-    left = {name: (block, DOCS[name.partition("_")[0]]) for part in parts for name, block in part.left.items()}
+    own = {s.name: torch_block(s, options) for s in plan.every() if s.walk == "all"}
+    every = {name: block for one in (*(part.left for part in parts), own) for name, block in one.items()}
+    left = {name: (block, DOCS[name.partition("_")[0]]) for name, block in every.items()}
     plans = (plan, *(part.plan for part in parts))
     once = next((s.program for one in plans for s in one.every() if s.walk == "once"), None)
     made: dict[str, Kernels] = {}
@@ -219,7 +221,7 @@ def _torch(plan: Plan, blocks: dict[str, Block], parts: Iterable[_Part], options
             block = blocks[stage.name]
             cut = in_pieces(stage.program, block, printed, str(len(made) or "")) if options.form is None else None
             blocks[stage.name], made[stage.name] = cut or (block, printed(block))
-        kernels = compose(plan, Made(made, {}, "torch"))
+        kernels = compose(plan, Made(made, {name: torch_eager.saved(block) for name, block in own.items()}, "torch"))
         taps = tap_functions(s for one in plans for s in one.every() if s.walk == "taps")
         if taps:
             runtime = tuple(dict.fromkeys([RUNTIME.strip(), *kernels.runtime]))

@@ -33,7 +33,6 @@ from seqc.ir.arguments import Argument, argument_table
 from seqc.ir.graph import leaves
 from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import HANDED, Program, TensorDecl
-from seqc.ir.windows import lags
 
 OWN = '''
 def _own(cu_seqlens, *tensors):
@@ -106,7 +105,8 @@ class _Chain(Composition):
         self.kernel |= {s.name: _around(s, s.inner, made) for s in plan.stages if s.inner}
         self.cores = [stage for stage in plan.stages if stage.name in self.kernel]
         self.torch = [s for s in plan.stages if s.walk in ("all", "taps", "steps") and s.name not in self.kernel]
-        whole = any(s.program.states or any(d.per_batch for d in s.program.params.values()) for s in self.torch)
+        alone = [s for s in self.torch if s.walk != "taps"]
+        whole = any(s.program.states or any(d.per_batch for d in s.program.params.values()) for s in alone)
         kernels = [*self.kernel.values()]
         first = kernels[0] if kernels else Kernels("")  # none where torch serves all, inside of a stage beside others
         super().__init__(plan.program, replace(
@@ -257,7 +257,8 @@ class _Chain(Composition):
                 lines += [f"    {self.called[x]} = {self.called[x]}.to(io)" for x in fresh]
                 rounded |= {*fresh, *part.outputs}
                 own = self.own[stage.name]
-                lines += self._call([*made, *_ends(part), *own], f"_{stage.name}", self._taken(part), True, _shifts(part))
+                function, results = f"_{stage.name}", [*made, *_ends(part), *own]
+                lines += self._call(results, function, self._taken(part), _cast(stage), _shifts(stage))
                 read = [self.called[x] for x in self.given[stage.name]]
                 lines += [f"    {unpack(read)} = (x.contiguous() for x in {group(read)})"] if read else []
                 lines += self._exact(part, "{}")
@@ -290,7 +291,7 @@ class _Chain(Composition):
             elif stage.name in self.own:
                 forms = {x: "{}[:, None]" for x in part.inputs if x not in long}
                 results = [*made, *_ends(part), *["_"] * len(self.own[stage.name])]
-                lines += self._call(results, f"_{stage.name}", self._taken(part, forms), cast=True)
+                lines += self._call(results, f"_{stage.name}", self._taken(part, forms), _cast(stage))
                 lines += self._exact(part, "{}[:, None]")
                 long |= set(part.outputs)
             else:
@@ -375,7 +376,7 @@ class _Chain(Composition):
         needs = [self.switch[x] for x in self._moved(part)]
         if stage.name in self.kernel:
             return self._call(made, f"_{stage.name}_backward_{self.suffix}", given, shifts=True, needs=needs)
-        return self._call(made, f"_{stage.name}_backward", given, cast=True, shifts=_shifts(part), needs=needs)
+        return self._call(made, f"_{stage.name}_backward", given, _cast(stage), shifts=_shifts(stage), needs=needs)
 
 
 def _place(part: Program, value: str) -> str:
@@ -385,9 +386,15 @@ def _place(part: Program, value: str) -> str:
     return n.args[0].text("name") if told else ""
 
 
-def _shifts(part: Program) -> bool:
+def _cast(stage: Stage) -> bool:
+    """Whether a stage in torch takes its arguments in the dtype of storage: a delay line is not rounded."""
+    return stage.walk != "taps" or not stage.program.states
+
+
+def _shifts(stage: Stage) -> bool:
     """Whether a stage reads inputs of other steps."""
-    return any(any(lags(n)) for n in leaves(part.graph.values(), "input"))
+    part = stage.program
+    return stage.walk == "taps" or any(n.number("offset") for n in leaves(part.graph.values(), "input"))
 
 
 def _total(terms: Mapping[str, Sequence[str]], name: str) -> str:

@@ -11,11 +11,14 @@ from collections.abc import Iterable, Mapping
 
 from seqc.driver.inner import header
 from seqc.emit import safe_name
+from seqc.emit.expressions import Names
 from seqc.emit.names import emitted_name
 from seqc.emit.text import lay, returned
 from seqc.ir.arguments import argument_table
+from seqc.ir.graph import Node
 from seqc.ir.plan import Stage
-from seqc.ir.windows import lags, window_of
+from seqc.ir.program import Program
+from seqc.passes.plan.lag_reads import lag_reads, lines_of
 from seqc.passes.plan.taps import Tapped, tapped
 
 RUNTIME = '''
@@ -50,8 +53,8 @@ class _TapRows(NamedTuple):
     """An input in the order of time, with what precedes it.
 
     rows: [B, S, ..]; lead: how many of the rows of a batch precede its steps; far: lags of so many steps reach nothing;
-    places: of the steps of a pack among the rows, which have room between sequences; before: the places [N, P] of what
-    precedes these; turned: whether time runs from the last step back.
+    places: of the steps of a pack among the rows, which have room between sequences; before, last: the places [N, P] of what
+    precedes these, and of the last so many rows; turned: whether time runs from the last step back.
     """
 
     rows: torch.Tensor
@@ -59,15 +62,17 @@ class _TapRows(NamedTuple):
     far: int
     places: torch.Tensor | None
     before: torch.Tensor | None
+    last: torch.Tensor | None
     turned: bool
 
 
 def _tap_rows(x, reach, cu_seqlens, turned, before=None):
     """x [B, T, ..] with the rows before it [B, P, ..], of a pack with room before each sequence and behind it."""
     steps, lead = x.shape[1], 0 if before is None else before.shape[1]
+    x = x if before is None else x.to(before.dtype)
     if cu_seqlens is None:
         x = x.flip(1) if turned else x
-        return _TapRows(torch.cat([before.to(x.dtype), x], 1) if lead else x, lead, lead + steps, None, None, turned)
+        return _TapRows(torch.cat([before, x], 1) if lead else x, lead, lead + steps, None, None, None, turned)
     far = lead + (steps if x.is_cuda else max([0, *cu_seqlens.diff().tolist()]))  # a GPU would have to be waited for
     gap = max(lead, min(reach, far))
     t, bounds = torch.arange(steps, device=x.device), torch.cat([cu_seqlens.long(), cu_seqlens.new_full((1,), steps).long()])
@@ -75,19 +80,55 @@ def _tap_rows(x, reach, cu_seqlens, turned, before=None):
     places = gap * (own + 1) + (bounds[own] + bounds[own + 1] - 1 - t if turned else t)
     rows = x.new_zeros(1, steps + gap * (len(bounds) + 1), *x.shape[2:]).index_copy_(1, places, x)
     if before is None:
-        return _TapRows(rows, 0, far, places, None, turned)
-    first = bounds[:-2] + gap * (torch.arange(len(before), device=x.device) + 1)
-    told = first[:, None] + torch.arange(-before.shape[1], 0, device=x.device)
-    rows = rows.index_copy_(1, told.flatten(), before.flatten(0, 1)[None].to(x.dtype))
-    return _TapRows(rows, 0, far, places, told, turned)
+        return _TapRows(rows, 0, far, places, None, None, turned)
+    room = gap * (torch.arange(len(before), device=x.device) + 1)
+    first, last = (
+        (y + room)[:, None] + torch.arange(-lead, 0, device=x.device) for y in (bounds[:-2], bounds[1:-1])
+    )
+    rows = rows.index_copy_(1, first.flatten(), before.flatten(0, 1)[None])
+    return _TapRows(rows, 0, far, places, first, last, turned)
 
 
-def _tap_steps(rows, given):
+def _tap_steps(d, given, dtype):
     """The gradient of x, from that of its rows; and of what was before it."""
     if given.places is not None:
-        return rows.index_select(1, given.places), None if given.before is None else rows[0, given.before]
-    x = rows[:, given.lead :]
-    return x.flip(1) if given.turned else x, rows[:, : given.lead]
+        return d.index_select(1, given.places).to(dtype), None if given.before is None else d[0, given.before]
+    x = d[:, given.lead :]
+    return (x.flip(1) if given.turned else x).to(dtype), d[:, : given.lead]
+
+
+def _tap_last(x, before, cu_seqlens, turned):
+    """The last rows [B, P, ..] of what was before x and x."""
+    given = _tap_rows(x, before.shape[1], cu_seqlens, turned, before)
+    last = given.rows[0, given.last] if given.places is not None else given.rows[:, given.rows.shape[1] - given.lead :]
+    return last.clone()
+
+
+def _tap_ends(d, given):
+    """The gradient of rows, from that of the last ones."""
+    whole = torch.zeros_like(given.rows)
+    if given.places is None:
+        whole[:, whole.shape[1] - given.lead :] = d
+    else:
+        whole.index_add_(1, given.last.flatten(), d.flatten(0, 1)[None].to(whole.dtype))
+    return whole
+
+
+def _tap_at(given, lag):
+    """x [B, T, ..] so many steps before, of rows that begin before it."""
+    if given.places is not None:
+        return given.rows.index_select(1, given.places - lag)
+    x = given.rows[:, given.lead - lag : given.rows.shape[1] - lag]
+    return (x.flip(1) if given.turned else x).contiguous()
+
+
+def _tap_at_back(d, given, lag):
+    """The gradient of rows that `_tap_at` reads."""
+    whole = torch.zeros_like(given.rows)
+    if given.places is not None:
+        return whole.index_copy_(1, given.places - lag, d.to(whole.dtype))
+    whole[:, given.lead - lag : whole.shape[1] - lag] = d.flip(1) if given.turned else d
+    return whole
 
 
 def _taps(given, w, how, lags, fft=False):
@@ -110,7 +151,7 @@ def _taps_backward(d, given, w, how, lags, fft=False, needs=(True, True)):
     """The gradients of x as `_tap_rows` and of w, or None: a convolution with the lags turned around, and a correlation."""
     x, (own, taken, made, alone, groups, summed, new) = given.rows, _tap_axes(how)
     sizes, (lags, kept) = _tap_sizes(x, w, own, taken), _tap_reached(lags, given.far)
-    count = math.prod([sizes[a] for a in groups])
+    count, d = math.prod([sizes[a] for a in groups]), d.to(x.dtype)
     if given.places is None:
         d = torch.nn.functional.pad(d.flip(1) if given.turned else d, (0, 0) * (d.dim() - 2) + (given.lead, 0))
     else:
@@ -152,7 +193,7 @@ def _tap_direct(x, w, **how):
 def _tap_sum(x, w, lags, groups, fft, lead=0):
     """[N, groups * given, T] and [groups * made, given, lags] -> [N, groups * made, T]: the sum over lags, and over given; from
     step `lead` on."""
-    if not lags or 0 in x.shape or 0 in w.shape:
+    if not lags or x.shape[-1] == lead or 0 in x.shape or 0 in w.shape:
         return x.new_zeros(x.shape[0], w.shape[0], x.shape[-1] - lead)
     if fft and _tap_fft_pays(x, w, groups):
         return _tap_sum_fft(x, w, lags, groups)[..., lead:]
@@ -220,40 +261,56 @@ def tap_functions(stages: Iterable[Stage]) -> str:
 
 
 def _pair(stage: Stage) -> list[str]:
-    part = stage.program
-    ((name, n),) = part.outputs.items()
-    one = tapped(part, n)
-    assert one is not None
-    table = argument_table(part)
-    x, w = one.window.text("name"), one.weights.text("name")
-    found, source = lags(one.window), (safe_name(x), safe_name(w))
+    """`_NAME` and `_NAME_backward`."""
+    part, table = stage.program, argument_table(stage.program)
+    reads, moved = lag_reads(part), [a for a in table if a.gradient]
+    (x,), arguments = map(safe_name, part.inputs), [emitted_name(a) for a in table]
+    sums = {safe_name(name): (name, tapped(reads, n)) for name, n in part.outputs.items()}
+    before, ends = ([f"{safe_name(s)}_{at}" for s in part.states] for at in "0T")
+    names = Names((*arguments, *sums, *ends, *(f"d_{y}" for y in (*arguments, *sums, *ends)), "needs", "cu_seqlens", "reverse"))
+    rows, needed = names.fresh("rows"), {emitted_name(a): f"needs[{i}]" for i, a in enumerate(moved)}
+    reach = max(abs(lag) for _, one in sums.values() if one for lag in one.read.lags)
     turned = "not reverse" if part.direction == "backward" else "reverse"
-    rows = f"    rows = _tap_rows({source[0]}, {max(map(abs, found))}, cu_seqlens, {turned})"
-    more = [f'"{_how(stage, one)}"', f"range({found.start}, {found.stop}, {found.step})"]
-    more += ["fft=True"] * part.wishes.convolution
-    names = [emitted_name(a) for a in table]
-    forward = header(f"_{stage.name}", names, f"A sum over {len(found)} lags of {x}, for all steps at once.", packs=True)
-    forward += [rows, lay("return (_taps(", ["rows", source[1], *more], "),)", 4)]
-    moved = [a.of for a in table if a.gradient]
-    d = f"d_{safe_name(name)}"
-    back = header(f"_{stage.name}_backward", [*names, d], "Gradients of it.", True, [f"needs=(True,) * {len(moved)}"])
-    asked = [f"needs[{moved.index(y)}]" if y in moved else "False" for y in (x, w)]
-    given = [d, "rows", source[1], *more, f"needs=({', '.join(asked)})"]
-    back += [rows, lay(f"d_{source[0]}, d_{source[1]} = _taps_backward(", given, ")", 4)]
-    if x in moved:
-        back.append(f"    d_{source[0]} = _tap_steps(d_{source[0]}, rows)[0] if {asked[0]} else None")
-    answers = {x: f"d_{source[0]}", w: f"d_{source[1]}"}
-    back.append(returned([answers.get(y, f"torch.zeros_like({safe_name(y)})") for y in moved], 4))
+    laid = "    " + f"{rows} = _tap_rows({', '.join([x, str(reach), 'cu_seqlens', turned, *before])})"
+    told = ", ".join(f"{len(one.read.lags)} lags of {one.read.name}" for _, one in sums.values() if one)
+    forward = [*header(f"_{stage.name}", arguments, f"Sums for all steps at once: {told}.", packs=True), laid]
+    more = [f"needs=(True,) * {len(moved)}"]
+    back = header(f"_{stage.name}_backward", [*arguments, *(f"d_{y}" for y in (*sums, *ends))], "Gradients of it.", True, more)
+    asked = " or ".join(needed[y] for y in (x, *before) if y in needed) or "False"
+    terms = [f"_tap_ends(d_{end}, {rows})" for end in ends]
+    back.append(laid)
+    for y, (name, one) in sums.items():
+        if one is None:
+            lag = _lag(part, part.outputs[name])
+            forward.append(f"    {y} = _tap_at({rows}, {lag}).to({x}.dtype)")
+            terms.append(f"_tap_at_back(d_{y}, {rows}, {lag})")
+            continue
+        w, lags = safe_name(one.weights.text("name")), one.read.lags
+        terms.append(names.fresh(f"d_{rows}"))
+        how = [rows, w, f'"{_how(part, name, one)}"', f"range({lags.start}, {lags.stop}, {lags.step})"]
+        how += ["fft=True"] * part.wishes.convolution
+        forward.append(lay(f"{y} = _taps(", how, f").to({x}.dtype)", 4))
+        given = [f"d_{y}", *how, f"needs=({asked}, {needed.get(w, 'False')})"]
+        back.append(lay(f"{terms[-1]}, d_{w} = _taps_backward(", given, ")", 4))
+    forward += [f"    {ends[0]} = _tap_last({x}, {before[0]}, cu_seqlens, {turned})"] if ends else []
+    forward.append(returned([*sums, *ends], 4))
+    steps = ", ".join([f"d_{x}", f"d_{before[0]}" if before else "_"])
+    back.append(f"    {steps} = _tap_steps({' + '.join(terms)}, {rows}, {x}.dtype) if {asked} else (None, None)")
+    back.append(returned([f"d_{emitted_name(a)}" for a in moved], 4))
     return ["\n".join(forward), "\n".join(back)]
 
 
-def _how(stage: Stage, one: Tapped) -> str:
+def _lag(part: Program, n: Node) -> int:
+    """The lag of a single read of the delay line."""
+    (line,) = lines_of(part).values()
+    return line.length - n.number("at")
+
+
+def _how(part: Program, name: str, one: Tapped) -> str:
     """The axes of the input, the weights and the result, a letter each; k is that of the lags."""
-    part = stage.program
-    ((name, _),) = part.outputs.items()
-    dim = window_of(one.window)
-    own, given = part.inputs[one.window.text("name")].dims, part.params[one.weights.text("name")].dims
-    letters = {dim: "k"}
+    (x,) = part.inputs
+    own, given = part.inputs[x].dims, part.params[one.weights.text("name")].dims
+    letters = {one.read.dim: "k"}
     for d in (*own, *given):
         letters.setdefault(d, "abcdefghijlmnopqrstuvwxyz"[len(letters) - 1])
     words = ["".join(letters[d] for d in dims) for dims in (own, given, part.output_decls[name].dims)]

@@ -16,6 +16,7 @@ from seqc.frontend.scope import Scope
 from seqc.ir.graph import BATCH, Node, const, index, leaf, node
 from seqc.ir.intervals import ANY
 from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.indexing import as_place, gather
 from seqc.ir.ops.structure import shift, take
 from seqc.ir.program import DimDecl, TensorDecl
 
@@ -39,6 +40,16 @@ class Line:
     def at(self, name: str, order: tuple[str, ...], lag: int) -> Node:
         """The value `lag` steps ago."""
         return take(self.leaf(name, order), self.dim, self.deepest - lag)
+
+    def window(self, name: str, order: tuple[str, ...], dim: str, lags: range, now: Node | None) -> Node:
+        """The values at many lags, along a dim. now: that of lag 0, which the line has at the end of the step."""
+        here = index(dim)
+        place = const(float(self.deepest - lags.start)) - here * float(lags.step)
+        if now is None:
+            return gather(self.leaf(name, order), as_place(place), self.dim)
+        is_now = node("eq", here, const(float(lags.index(0))))
+        place = where(is_now, const(self.length - 1.0), place)
+        return where(is_now, now, gather(self.leaf(name, order), as_place(place), self.dim))
 
     def state(self, name: str, order: tuple[str, ...], newest: Node, init: Node | None) -> tuple[TensorDecl, Node]:
         """The state, and its new value."""

@@ -225,7 +225,7 @@ class Elaborator(Names):
         """`x[t - 1]`, or `x[t - 2*index[L]]`: one tap for every position of L."""
         free = tuple(dim for dim in index_dims(item) if dim not in frame.at and dim in self.scope.dims)
         if free and (lags := window_lags(self, e, item, frame, MAX_UNROLLED)):
-            return self.placed(windowed(self.scope.inputs[e.name.id], free[0], lags), frame)
+            return self.placed(windowed(self, e, free[0], lags), frame)
         if free:
             positions = positions_of(self.scope, free[0], item)
             taps = None if positions is None else [self._tap(e, item, frame, free[0], j) for j in positions]

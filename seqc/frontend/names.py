@@ -21,7 +21,7 @@ from seqc.frontend.functions import FUNCTIONS
 from seqc.frontend.indexing import told_positions
 from seqc.frontend.planes import named_leaf
 from seqc.frontend.rates import held
-from seqc.frontend.scope import Scope, written_indices
+from seqc.frontend.scope import MAX_HISTORY, Scope, written_indices
 from seqc.frontend.syntax import Decl, Define, Expr, Name
 from seqc.frontend.values import Orders, Value, apply, part_names, real, shown, within
 from seqc.ir.graph import BATCH, Node, const, leaf, leaves
@@ -30,7 +30,7 @@ from seqc.ir.intervals import ANY
 from seqc.ir.ops.indexing import as_real
 from seqc.ir.program import TensorDecl
 
-MAX_STATES = 256  # steps back at which a state or a definition may be read
+MAX_STATES = 256  # steps back at which a state may be read
 MAX_LAG = 1 << 20  # steps back or ahead at which an input may be read
 
 
@@ -300,8 +300,9 @@ class Names(ABC):
 
     def _past(self, name: Name, lag: int, e: Expr) -> Value | None:
         word = name.id
-        if lag > MAX_STATES:
-            cause = f"every value in between is kept; at most {MAX_STATES} are (inputs may go further back)"
+        most = MAX_STATES if word in self.scope.states else MAX_HISTORY
+        if lag > most:
+            cause = f"every value in between is kept; at most {most} are (inputs may go further back)"
             self.scope.refuse("too-large", f"`{word}` is read {lag} steps back", e.span, cause)
             return None
         state, now = self.scope.states.get(word), None

@@ -24,7 +24,7 @@ CONSTANTS = ("pi", "inf")
 BUILTIN = (*CONSTANTS, "index", "eye")
 SAID = ("batch", "batch_size", "bsz", "time", "seq", "seq_len", "seqlen", "length", "steps", "timesteps")  # as dims
 MAX_DIM_CHOICES = 4096
-MAX_HISTORY = 256  # steps of an input that are arguments
+MAX_HISTORY = 1024  # steps of an input or a definition that are arguments
 
 
 @dataclass
