@@ -106,6 +106,26 @@ def ahead(v: Values) -> dict[str, Tensor]:
     return {"o": recurrent(back(e, -2), v["r"])}
 
 
+def remembered(v: Values) -> dict[str, Tensor]:
+    """A history, and a single read of it; the sum of the last lags alone too."""
+    u = sum(v["a"][j] * back(v["x"], j) - v["b"] * back(v["x"], 2 * j + 1) for j in range(L))
+    return {"o": recurrent(u + back(v["x"], 85) + back(v["x"], 3) * v["b"], v["r"])}
+
+
+def defined(v: Values) -> dict[str, Tensor]:
+    """Taps of a definition, which is not 0 where its input is, and of taps."""
+    e = torch.cos(v["x"] * v["b"])
+    f = sum(v["a"][j] * back(e, j) for j in range(L)) * e
+    return {"o": recurrent(sum(v["a"][j] * back(f, L - j) for j in range(L)) + back(e, 2), v["r"])}
+
+
+def mixed(v: Values) -> dict[str, Tensor]:
+    """A delay line whose values are read otherwise too: it stays in the recurrence."""
+    e = torch.sin(v["x"])
+    rows = torch.stack([back(e, j) for j in range(L)])
+    return {"o": recurrent((rows * v["a"][:, None, None]).sum(0) + torch.softmax(rows, 0)[1], v["r"])}
+
+
 def own(v: Values) -> dict[str, Tensor]:
     """Weights of each sequence."""
     return {"o": recurrent(sum(v["a"][:, None, j] * back(v["x"], j) for j in range(L)), v["r"])}
@@ -152,6 +172,12 @@ CASES = {
     "both": Tapped("scan both\ninput x[D]\nparam a[L, D]" + RUN.format("sum[L](a * x[t - index[L]])"), both),
     "backward": Tapped("scan backward\ninput x[D]\nparam a[L, D]" + RUN.format("sum[L](a * x[t - index[L]])"), backward),
     "ahead": Tapped("input x[D]\nparam a[L, D]\ne = sum[L](a * x[t - index[L]])" + RUN.format("e[t+2]"), ahead),
+    "remembered": Tapped("input x[D]\nhistory x 90\nparam a[L, D], b[D]" + RUN.format(
+        "sum[L](a * x[t - index[L]] - b * x[t - 1 - 2 * index[L]]) + x[t-85] + b * x[t-3]"), remembered),
+    "defined": Tapped("input x[D]\nparam a[L, D], b[D]\ne = cos(x * b)\nf = e * sum[L](a * e[t - index[L]])" + RUN.format(
+        "sum[L](a * f[t - 40 + index[L]]) + e[t-2]"), defined, 2),
+    "mixed": Tapped("input x[D]\nparam a[L, D]\ne = sin(x)\nw = e[t - index[L]]" + RUN.format(
+        "sum[L](a * w) + softmax[L](w)[L = 1]"), mixed, 0),
     "own": Tapped("input x[D]\nparam a[L, D] per batch" + RUN.format("sum[L](a * x[t - index[L]])"), own, 0),
     "kept": Tapped("input x[D]\nparam r[D]\nbuffer a[L, D] init 1 / (1 + index[L])\nstate h[D] = 0\n"
                    "h = tanh(r * h[t-1] + sum[L](a * x[t - index[L]]))\noutput o[D] = h", kept),

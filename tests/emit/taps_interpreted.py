@@ -21,7 +21,7 @@ from tests.triton import interpreter
 def main() -> None:
     """See the file's docstring."""
     interpreter.choose()
-    for name in ("fir", "cell", "dilated", "decays", "gated", "both"):
+    for name in ("fir", "cell", "dilated", "decays", "gated", "both", "remembered", "defined"):
         compiled = compile_program(load(CASES[name].text(name)), Options("triton"))
         module = load_emitted(compiled.text, compiled.signature.spec)
         vars(module)["_form"] = vars(module)["_form_alone"] = lambda *tensors, module=module: module._TRITON

@@ -94,6 +94,30 @@ def test_second_derivatives() -> None:
         assert torch.autograd.gradgradcheck(lambda *x, m=module, s=compiled.signature.spec: getattr(m, s)(*x)[0], given)
 
 
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+@pytest.mark.parametrize("name", ["remembered", "defined"])
+def test_parts_and_steps(name: str, backend: str) -> None:
+    """A run that goes on where another ended, at last by single steps, gives what one run gives, with all gradients."""
+    module, compiled = made(name, backend)
+    dtype = torch.float64 if backend == "torch" else torch.float32
+    run, step = (getattr(module, f"{compiled.signature.spec}{x}") for x in ("", "_step"))
+    found = []
+    for cuts in ([70], [1, 33, 30, 1, 1, 1, 1, 1, 1]):
+        given = {k: v.to(dtype).requires_grad_() for k, v in arguments(name, compiled.signature, 2, 70).items()}
+        params, rows, ends = {k: v for k, v in given.items() if k != "x"}, [], {}
+        for part in given["x"].split(cuts, 1):
+            one = part.shape[1] == 1
+            result = step(part[:, 0], **params, **ends) if one else run(part, **params, **ends)
+            ends = {x: getattr(result, f"{x[:-2]}_T") for x in compiled.signature.initial}
+            rows.append(result.o[:, None] if one else result.o)
+        whole = torch.cat(rows, 1)
+        torch.manual_seed(0)
+        loss = (whole * torch.randn(whole.shape, dtype=dtype)).sum() + sum((x * x).sum() for x in ends.values())
+        found.append((whole, *ends.values(), *torch.autograd.grad(loss, list(given.values()))))
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=0, atol=1e-11 if backend == "torch" else 2e-4)
+
+
 def test_streams() -> None:
     """Portions of a sequence, and the steps before them that taps reach."""
     for name in ("cell", "rising"):
