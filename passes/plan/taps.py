@@ -147,9 +147,9 @@ class _Cut:
     def plan(self) -> Plan:
         """All stages; what reads many lags otherwise is written out."""
         program = self.stage.program
-        for n, read in lag_reads(self.rest).items():
-            text = f"no product with params alone: its {len(read.lags)} lags are read one by one"
-            self.reasons.append(Reason("taps", spell(n), text))
+        for read in lag_reads(self.rest).values():
+            text = f"{len(read.lags)} lags are read one by one: no sum of products with params alone, or a state makes what is read"
+            self.reasons.append(Reason("taps", read.name.partition(".")[0], text))
         rest = told(written_out(replace(self.rest, claims=program.claims)), program)
         return Plan(program, (*self.stages, replace(self.stage, program=rest)), tuple(self.reasons))
 
