@@ -36,12 +36,17 @@ Reads = Mapping[Node, LagRead]
 
 @dataclass(frozen=True)
 class Tapped:
-    """A sum over the lags of a read: of weights, made of params alone, times what is read."""
+    """A sum over the lags of a read: of weights, made of params alone, times what is read, some of whose dims have other names.
+
+    base: what is read, by its own dims; names: dim -> what it is called here.
+    """
 
     read: LagRead
+    base: Node
     factor: Node
     weights: Node
     over: tuple[str, ...]
+    names: Mapping[str, str]
 
     @property
     def node(self) -> Node:
@@ -90,12 +95,29 @@ def tapped(reads: Reads, n: Node) -> Tapped | None:
     if n.op != "sum" or not plain(n):
         return None
     found = _factors(reads, n.args[0])
-    read = [f for f in found if f in reads]
-    fixed = [f for f in found if f not in reads]
-    if len(read) != 1 or reads[read[0]].dim not in n.names("over") or any(map(_varies, fixed)):
+    read = [f for f in found if _base(f) in reads]
+    fixed = [f for f in found if _base(f) not in reads]
+    if len(read) != 1 or any(map(_varies, fixed)):
         return None
-    weights = expanded(times(fixed) if fixed else const(1.0), (reads[read[0]].dim,))
-    return Tapped(reads[read[0]], read[0], weights, n.names("over"))
+    (factor,), one = read, reads[_base(read[0])]
+    if one.dim not in n.names("over") or one.dim not in factor.dims:
+        return None
+    weights = expanded(times(fixed) if fixed else const(1.0), (one.dim,))
+    return Tapped(one, _base(factor), factor, weights, n.names("over"), _names(factor))
+
+
+def _base(f: Node) -> Node:
+    """A value by its own dims."""
+    while f.op == "rename":
+        f = f.args[0]
+    return f
+
+
+def _names(f: Node) -> dict[str, str]:
+    """What the dims of `_base` are called."""
+    if f.op != "rename":
+        return {d: d for d in f.dims}
+    return {d: f.text("new") if x == f.text("old") else x for d, x in _names(f.args[0]).items()}
 
 
 def _summed(reads: Reads, x: Node, over: tuple[str, ...]) -> Node:
@@ -104,8 +126,10 @@ def _summed(reads: Reads, x: Node, over: tuple[str, ...]) -> Node:
         return rebuild(x, tuple(_summed(reads, a, over) for a in x.args))
     if x.op == "neg":
         return -_summed(reads, x.args[0], over)
+    if x.op == "sum" and over_lags(reads, [x]) & set(over):
+        return _summed(reads, x.args[0], (*x.names("over"), *over))
     found = _factors(reads, x)
-    outside = [f for f in found if _varies(f) and f not in reads and not set(f.dims) & set(over)]
+    outside = [f for f in found if _varies(f) and _base(f) not in reads and not set(f.dims) & set(over)]
     alone = total(times(f for f in found if f not in outside), over) if len(found) > len(outside) else total(x, over)
     one = tapped(reads, alone)
     if one is None:
@@ -148,7 +172,7 @@ class _Cut:
         """All stages; what reads many lags otherwise is written out."""
         program = self.stage.program
         for read in lag_reads(self.rest).values():
-            text = f"{len(read.lags)} lags are read one by one: no sum of products with params alone, or a state makes what is read"
+            text = f"{len(read.lags)} lags, read one by one: no sum of products with params alone, or a state makes the value"
             self.reasons.append(Reason("taps", read.name.partition(".")[0], text))
         rest = told(written_out(replace(self.rest, claims=program.claims)), program)
         return Plan(program, (*self.stages, replace(self.stage, program=rest)), tuple(self.reasons))
@@ -157,7 +181,7 @@ class _Cut:
         """Cut off the sums over lags of inputs, each by itself."""
         table, given = dict[Node, Node](), list[TensorDecl]()
         for n, one in self._sums().items():
-            if one.factor.op == "leaf":
+            if one.base.op == "leaf":
                 decl = self._decl(n, one)
                 part = self._part(decl.name, {decl.name: n}, {decl.name: decl})
                 if sized(part):
@@ -170,7 +194,7 @@ class _Cut:
     def line(self, name: str, line: Line) -> bool:
         """Cut off a delay line with the sums over it; whether it could be."""
         rest = self.rest
-        sums = {n: one for n, one in self._sums().items() if one.read.name == name and one.factor.op != "leaf"}
+        sums = {n: one for n, one in self._sums().items() if one.read.name == name and one.base.op != "leaf"}
         if not sums or leaves([line.newest], "state"):
             return False
         order = topological(rest.graph.values())

@@ -309,7 +309,7 @@ def _lag(part: Program, n: Node) -> int:
 def _how(part: Program, name: str, one: Tapped) -> str:
     """The axes of the input, the weights and the result, a letter each; k is that of the lags."""
     (x,) = part.inputs
-    own, given = part.inputs[x].dims, part.params[one.weights.text("name")].dims
+    own, given = [one.names[d] for d in part.inputs[x].dims], part.params[one.weights.text("name")].dims
     letters = {one.read.dim: "k"}
     for d in (*own, *given):
         letters.setdefault(d, "abcdefghijlmnopqrstuvwxyz"[len(letters) - 1])

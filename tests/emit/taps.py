@@ -126,6 +126,13 @@ def mixed(v: Values) -> dict[str, Tensor]:
     return {"o": recurrent((rows * v["a"][:, None, None]).sum(0) + torch.softmax(rows, 0)[1], v["r"])}
 
 
+def square(v: Values) -> dict[str, Tensor]:
+    """Matrices that `@` takes, square and not, and one of several in a sum."""
+    u = sum(torch.einsum("de,bte->btd", v["S"][j], back(v["x"], j)) for j in range(L))
+    w = sum(torch.einsum("ed,btd->bte", v["W"][j], back(v["x"], j - 3) * 2.0) for j in range(L))
+    return {"o": recurrent(u + w.sum(-1, keepdim=True), v["r"])}
+
+
 def own(v: Values) -> dict[str, Tensor]:
     """Weights of each sequence."""
     return {"o": recurrent(sum(v["a"][:, None, j] * back(v["x"], j) for j in range(L)), v["r"])}
@@ -178,11 +185,12 @@ CASES = {
         "sum[L](a * f[t - 40 + index[L]]) + e[t-2]"), defined, 2),
     "mixed": Tapped("input x[D]\nparam a[L, D]\ne = sin(x)\nw = e[t - index[L]]" + RUN.format(
         "sum[L](a * w) + softmax[L](w)[L = 1]"), mixed, 0),
+    "square": Tapped("input x[D]\nparam S[L, D, D], W[L, E, D]\ny = sum[L](W @ (2 * x[t + 3 - index[L]]))" + RUN.format(
+        "sum[L](S @ x[t - index[L]]) + sum[E](y)"), square, 2),
     "own": Tapped("input x[D]\nparam a[L, D] per batch" + RUN.format("sum[L](a * x[t - index[L]])"), own, 0),
     "kept": Tapped("input x[D]\nparam r[D]\nbuffer a[L, D] init 1 / (1 + index[L])\nstate h[D] = 0\n"
                    "h = tanh(r * h[t-1] + sum[L](a * x[t - index[L]]))\noutput o[D] = h", kept),
 }  # fmt: skip
-SHAPES = {"x": "BTD", "g": "BTD", "z": "BTDF", "a": "LD", "W": "LED", "r": "D", "b": "D", "A": "DLFE"}
 
 
 def arguments(name: str, signature: Any, batch: int, steps: int) -> dict[str, Tensor]:
@@ -192,7 +200,7 @@ def arguments(name: str, signature: Any, batch: int, steps: int) -> dict[str, Te
     found: dict[str, Tensor] = {}
     for a in signature.table:
         if a.kind != "state":
-            shape = [sizes[axis] for axis in a.axes]
+            shape = [sizes[axis.rstrip("'")] for axis in a.axes]
             found[a.name] = torch.randn(shape, dtype=torch.float64) * (0.3 if a.kind == "param" else 1.0)
     return found
 
