@@ -393,8 +393,7 @@ def _cast(stage: Stage) -> bool:
 
 def _shifts(stage: Stage) -> bool:
     """Whether a stage reads inputs of other steps."""
-    part = stage.program
-    return stage.walk == "taps" or any(n.number("offset") for n in leaves(part.graph.values(), "input"))
+    return stage.walk == "taps" or any(n.number("offset") for n in leaves(stage.program.graph.values(), "input"))
 
 
 def _total(terms: Mapping[str, Sequence[str]], name: str) -> str:
