@@ -186,3 +186,61 @@ def test_explain_tells_and_others_are_left(case: Any) -> None:
     assert "one in each lane of a vector" in case[0].explain()
     for text in (FILTER.replace("- sum", "- abs(y[t-1]) - sum"), FILTER.replace("u[t-4]", "u[t-5]")):
         assert "run_lanes" not in seqc.compile(text, "cpu").source
+
+SECOND = """spec second
+dim L = 2
+input x
+param a[L]
+state y lag 2 = 0.5
+y = x - sum[L](a * y[t - 1 - index[L]])
+output y
+output e = y[t-2]
+"""
+
+
+@pytest.fixture(scope="module")
+def second() -> Any:
+    return seqc.compile(SECOND, "cpu", dims={"L": 2})
+
+
+def by_loop(x: list[float], a: list[float]) -> tuple[list[float], list[float]]:
+    y = [0.5, 0.5]
+    for value in x:
+        y.append(value - a[0] * y[-1] - a[1] * y[-2])
+    return y[2:], y[:-2]
+
+
+@pytest.mark.parametrize("steps", [255, 256, 257, 1023, 1024, 1025, 2049, 8191, 8192, 8193, 16385, 20000])
+def test_every_length_is_the_loop(second: Any, steps: int) -> None:
+    """Shorter than lanes, whole pieces and stretches, and what they leave."""
+    x = torch.rand(1, steps, generator=torch.Generator().manual_seed(steps), dtype=torch.float64) - 0.5
+    for a in ([-0.9, 0.4], [1e-3, 1e-9], [0.0, 0.0], [0.0, -0.8], [-1.9, 0.95]):  # two of them soon forget
+        with torch.no_grad():
+            got = second(x, torch.tensor(a, dtype=torch.float64))
+        for name, want in zip(("y", "e"), by_loop(x[0].tolist(), a), strict=True):
+            torch.testing.assert_close(getattr(got, name)[0], torch.tensor(want, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("a", [[0.0, -0.8], [-0.9, 0.4], [1e-3, 1e-9]])
+@pytest.mark.parametrize("place", [0, 2047, 2048, 9000, 19990])
+def test_what_is_no_number_stays_where_it_is(second: Any, a: list[float], place: int) -> None:
+    """An earlier value of a state does not become NaN before the state was; with sums of inputs by answers, it would."""
+    x = torch.rand(1, 20000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x[0, place] = torch.nan
+    with torch.no_grad():
+        got = second(x, torch.tensor(a, dtype=torch.float64))
+    for name, want in zip(("y", "e"), by_loop(x[0].tolist(), a), strict=True):
+        assert torch.equal(getattr(got, name)[0].isnan(), torch.tensor(want).isnan())
+
+
+def test_threads_change_no_bit(second: Any) -> None:
+    x = torch.rand(1, 300_000, generator=torch.Generator().manual_seed(2), dtype=torch.float64) - 0.5
+    given = x.requires_grad_(), torch.tensor([-0.9, 0.4], dtype=torch.float64).requires_grad_()
+    found, weights, before = [], torch.cos(torch.arange(300_000, dtype=torch.float64))[None], torch.get_num_threads()
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        y = second(*given).y
+        found.append((y, *torch.autograd.grad(y, given, weights)))
+    torch.set_num_threads(before)
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
