@@ -23,9 +23,9 @@ Arrays = Mapping[str, Any]
 Run = Callable[[Arrays, Arrays], dict[str, Any]]  # inputs and params, initial states -> outputs
 
 
-def over_time(step: Callable[..., Any], start: Any, *sequences: Any) -> Any:
+def over_time(step: Callable[..., Any], start: Any, *sequences: Any, reverse: bool = False) -> Any:
     """`lax.scan` over axis 1."""
-    return jnp.swapaxes(lax.scan(step, start, tuple(jnp.swapaxes(x, 0, 1) for x in sequences))[1], 0, 1)
+    return jnp.swapaxes(lax.scan(step, start, tuple(jnp.swapaxes(x, 0, 1) for x in sequences), reverse=reverse)[1], 0, 1)
 
 
 def _readout(q: Any, S: Any) -> Any:
@@ -114,6 +114,18 @@ def _gru(x: Arrays, states: Arrays) -> dict[str, Any]:
     return {"h": over_time(step, states["h_0"], x["x_r"], x["x_z"], x["x_n"])}
 
 
+def _advantages(x: Arrays, states: Arrays) -> tuple[Any, Any]:
+    """What A is multiplied by, and what is added, at each step: rlax's form of generalised advantages."""
+    kept = x["gamma"] * (1 - x["done"])
+    after = jnp.concatenate([x["v"][:, 1:], states["after_0"][:, None]], 1)
+    return x["lambda_"] * kept, x["r"] + kept * after - x["v"]
+
+
+def _gae(x: Arrays, states: Arrays) -> dict[str, Any]:
+    A = over_time(_affine, states["A_0"], *_advantages(x, states), reverse=True)
+    return {"A": A, "returns": A + x["v"]}
+
+
 def _combine(first: Any, second: Any) -> Any:
     return first[0] * second[0], second[0] * first[1] + second[1]
 
@@ -130,17 +142,23 @@ def _mamba_tree(x: Arrays, states: Arrays) -> dict[str, Any]:
     return {"y": (jnp.einsum("btn,btdn->btd", x["Ct"], h) + x["skip"] * x["u"]) * nn.silu(x["z"])}
 
 
+def _gae_tree(x: Arrays, states: Arrays) -> dict[str, Any]:
+    A = lax.associative_scan(_combine, _advantages(x, states), axis=1, reverse=True)[1]
+    return {"A": A, "returns": A + x["v"]}
+
+
 SCANS: dict[str, Run] = {
     "linear_attention": _linear(lambda x: 1.0),
     "retention": _linear(_gamma),
     "gla": _linear(lambda x: jnp.exp(x["g"])),
     "delta_rule": _delta_rule,
     "hgrn": _hgrn,
+    "gae": _gae,
     "mamba": _mamba,
     "lstm": _lstm,
     "gru": _gru,
 }
-TREES: dict[str, Run] = {"hgrn": _hgrn_tree, "mamba": _mamba_tree}
+TREES: dict[str, Run] = {"gae": _gae_tree, "hgrn": _hgrn_tree, "mamba": _mamba_tree}
 
 
 def contenders(task: Task) -> list[Contender | Absent]:
