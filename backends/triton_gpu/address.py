@@ -27,7 +27,7 @@ from seqc.backends.triton_gpu.kernel import (
     tile_axes,
 )
 from seqc.backends.triton_gpu.names import Names
-from seqc.backends.triton_gpu.roles import Roles
+from seqc.backends.triton_gpu.roles import ALL, Roles
 from seqc.ir.block import BATCH, ROW
 from seqc.ir.dims import base, is_piece, is_time, piece
 
@@ -84,9 +84,13 @@ SEQUENCE_SPANS = "spans"  # the batch and the spans as one axis
 
 def spread(code: str, axis: str, axes: tuple[str, ...]) -> str:
     """A one-axis tile as it broadcasts against `axes`: `o_k[None, :]`."""
-    if len(axes) < 2:
-        return code
-    return f"{code}[{', '.join(':' if a == axis else 'None' for a in axes)}]"
+    return code if len(axes) < 2 else f"{code}[{among((axis,), axes)}]"
+
+
+def among(own: tuple[str, ...], axes: tuple[str, ...]) -> str:
+    """An index by which a tile with some of these axes has all: what has all units of a dim lies in parts, an axis in front."""
+    parts = [a for a in axes if a.endswith(ALL)]
+    return ", ".join(":" if a in own else "None" for a in (*parts, *axes))
 
 
 class Addresses:
@@ -263,6 +267,10 @@ class Addresses:
         if ("o", name) not in home.known:
             home.known["o", name] = name
             arange = f"tl.arange(0, {names.tile(dim)})"
+            if dim.endswith(ALL):
+                given = names.program(dim), names.tile(dim), names.use("PARTS")
+                home.lines.append(f"{name} = {names.call('in_parts')}({', '.join(given)})")
+                return name
             if dim == self.columns:
                 arange = f"tl.max_contiguous({arange}, {names.use('COLUMNS')})"
             if piece(dim):

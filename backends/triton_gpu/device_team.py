@@ -23,12 +23,25 @@ def meet(p_met, count):
 
 
 @triton.jit
-def product_in_parts(x, y, PARTS: tl.constexpr, PRECISION: tl.constexpr):
-    """x [M, K] times y [K, N] in fp32, where K is long, M and N are short: each warp takes one of PARTS parts of K."""
-    if PARTS == 1:
-        return tl.dot(x, y, input_precision=PRECISION)
-    x = tl.permute(tl.reshape(x, (x.shape[0], PARTS, x.shape[1] // PARTS)), (1, 0, 2))
-    y = tl.reshape(y, (PARTS, y.shape[0] // PARTS, y.shape[1]))
-    return tl.sum(tl.dot(x, y, input_precision=PRECISION), 0)
+def in_parts(i, LENGTH: tl.constexpr, PARTS: tl.constexpr):
+    """[PARTS, LENGTH / PARTS], the positions of the i-th piece of a dim: of a product each warp takes one part."""
+    EACH: tl.constexpr = LENGTH // PARTS
+    return i * LENGTH + tl.arange(0, PARTS)[:, None] * EACH + tl.arange(0, EACH)[None, :]
+
+
+@triton.jit
+def four_as_one(a, b, c, d):
+    """Four matrices [1, M, K] below each other: [4 M, K]."""
+    both = tl.join(tl.join(a, c), tl.join(b, d))  # [1, M, K, 2, 2]
+    return tl.reshape(tl.permute(both, (3, 4, 0, 1, 2)), (4 * a.shape[1], a.shape[2]))
+
+
+@triton.jit
+def one_as_four(x):
+    """Four matrices [N, M] from the transposed ones below each other, [4 M, N]."""
+    a_c, b_d = tl.split(tl.permute(tl.reshape(x, (2, 2, x.shape[0] // 4, x.shape[1])), (3, 2, 0, 1)))
+    a, c = tl.split(a_c)
+    b, d = tl.split(b_d)
+    return a, b, c, d
 ''')
 """Name of a device function -> its text."""

@@ -41,11 +41,14 @@ def _extents(B, T, rows, cu_seqlens):
 
 @dataclass(frozen=True)
 class Tiles:
-    """Choices of the tile solver for one kernel: at most so many elements of each blocked dim, warps and stages."""
+    """Choices of the tile solver for one kernel: at most so many elements of each blocked dim, warps and stages; of a team, how
+    many pieces of its matrices a program holds, and of how many it takes at once what it is told."""
 
     blocks: Mapping[str, int]
     warps: int = 4
     stages: int = 2
+    held: int = 0
+    at_once: int = 1
 
 
 def by_block(array: Array) -> bool:

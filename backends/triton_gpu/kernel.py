@@ -179,13 +179,40 @@ class Levels:
 
 
 @dataclass(frozen=True)
+class Four:
+    """Four products of the same vector, done as one of four matrices, one below the other."""
+
+    sums: tuple[Node, ...]
+    matrices: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
 class Loop:
-    """over: "blocks", "steps" of the block at hand, or a dim, piece by piece. sums: those over the dim, begun before it."""
+    """over: "blocks", "steps" of the block at hand, or a dim, piece by piece. sums: those over the dim, begun before it.
+
+    Of a team, which has operands of products in pieces: keeps: values of each piece that are there after the loop; held: of as
+    many pieces as there is room for; some: the loop takes AT_ONCE pieces a turn, through which the loops in it go; totals: what
+    it adds up, each with the sums that it adds; fours: sums that are made together.
+    """
 
     over: str
     reverse: bool
     body: tuple[Item, ...]
     sums: tuple[Node, ...] = ()
+    keeps: tuple[Node, ...] = ()
+    held: bool = False
+    some: bool = False
+    totals: tuple[tuple[Node, tuple[Node, ...]], ...] = ()
+    fours: tuple[Four, ...] = ()
+
+
+@dataclass(frozen=True)
+class Held:
+    """Values of a piece that are held from step to step; of pieces for which there is no room, the items make them again."""
+
+    nodes: tuple[Node, ...]
+    items: tuple[Load | Let, ...]
+    fours: tuple[Four, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -196,7 +223,8 @@ class Outputs:
 
 
 Item: TypeAlias = (
-    "Load | Note | Let | Store | Advance | Zero | Add | StoreSum | Barrier | Fetch | Meet | Plus | Levels | Loop | Outputs"
+    "Load | Note | Let | Store | Advance | Zero | Add | StoreSum | Barrier | Fetch | Meet | Held | Plus | Levels | Loop"
+    " | Outputs"
 )
 
 
@@ -240,6 +268,11 @@ class Kernel:
         body = _in_mode(self.body, mode)
         gone = _arrays(self.body) - _arrays(body)
         return replace(self, name=name, doc=doc, arrays=tuple(a for a in self.arrays if a.name not in gone), body=body)
+
+    @property
+    def in_fours(self) -> bool:
+        """Whether products are done four at once: then no warp has a part of its own of what is summed."""
+        return any(loop.fours for loop in self.loops())
 
     def loops(self) -> list[Loop]:
         """Every loop of the tree, outer before inner."""

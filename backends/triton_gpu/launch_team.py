@@ -14,7 +14,7 @@ from seqc.backends.triton_gpu.extents import TAB
 from seqc.backends.triton_gpu.kernel import Array
 from seqc.backends.triton_gpu.launcher import Launcher
 from seqc.backends.triton_gpu.print_kernel import Printed
-from seqc.backends.triton_gpu.roles import ALL
+from seqc.backends.triton_gpu.roles import ALL, COLUMNS
 from seqc.backends.triton_gpu.team import UNITS
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.ir.block import BATCH
@@ -24,6 +24,9 @@ BATCHES = (16, 32)  # sequences of a program; backward, which is told more, woul
 NOMINAL = "sm_90"
 
 _TEAM = '''
+_COLUMNS = {piece}  # units of a piece of what all programs of a team have
+
+
 def _machine(device):
     """(multiprocessors, bytes of shared memory of one, registers of one); of {machine} where there is none to ask."""
     if device.type != "cuda" or not torch.cuda.is_available():
@@ -38,31 +41,54 @@ def _alone_triton(kernel, x, {sizes}):
     return sum(_needs_triton(x.element_size(), {sizes})[kernel]) <= _room(x.device)
 
 
-def _team_triton(kernel, x, B, heads, {sizes}, packed):
-    """(sequences of a program, programs of a launch) of a kernel whose programs wait for each other, {per} for each head.
+def _held_triton(kernel, x, {sizes}, each=16):
+    """(pieces of its matrices that a program of a team holds, pieces of what it is told that it takes at once, bytes of shared
+    memory, programs of a multiprocessor), or None where the device has no room for {per} programs at once.
 
-    All programs of a launch run at once. How many a multiprocessor runs follows from the shared memory that the kernel needs by
-    the tile model, and from the most registers that {threads} threads have; on AMD it is one. A program takes more sequences if
-    fewer launches do.
+    How many a multiprocessor runs follows from the shared memory that the kernel needs by the tile model, and from the most
+    registers that {threads} threads have; on AMD it is one. Only a program that has one for itself may read again in every step
+    what it has no room for.
     """
     units, shared, registers = _machine(x.device)
-    team, found, least = {per}, None, None
+    kept, told, held, again = _needs_triton(x.element_size(), {sizes}, each)[kernel]
+    pieces, found = -(-{dim} // _COLUMNS), None
+    share = -(-({per}) // units)
+    if share > (1 if torch.version.hip else registers // {held}):
+        return None
+    room = min(_room(x.device), shared // share - 1024)
+    for most in (4, 3, 2, 1):
+        at_once = -(-pieces // -(-pieces // most))  # no less in the last turn than in the first
+        passing = max(kept, at_once * told)  # sums of the warps' parts take the place of what was told
+        rest = room - passing
+        fit = pieces if rest >= pieces * held else (rest - again) // held if share == 1 else -1
+        if fit >= 0 and (found is None or fit > found[0]):
+            need = passing + fit * held + (again if fit < pieces else 0)
+            many = 1 if torch.version.hip else max(1, min(shared // (need + 1024), registers // {held}))
+            found = fit, at_once, need, many if fit == pieces else 1
+    return found
+
+
+def _team_triton(kernel, x, B, heads, {sizes}, packed):
+    """(sequences of a program, programs of a launch, pieces that it holds, pieces that it takes at once) of a kernel whose
+    programs wait for each other, {per} for each head: all programs of a launch run at once. A program takes more sequences if
+    fewer launches do, and it holds as much then."""
+    found, least = None, None
     for each in (16,) if packed or kernel == "team_backward" else {batches}:
-        need = sum(_needs_triton(x.element_size(), {sizes}, each)[kernel])
-        if found is not None and need > _room(x.device):
+        held = _held_triton(kernel, x, {sizes}, each)
+        if held is None or (found is not None and held[0] < found[2]):
             break
-        many = units * (1 if torch.version.hip else max(1, min(shared // (need + 1024), registers // {held})))
-        many -= many % team
-        launches = -(-(B if packed else -(-B // each)) * heads * team // many)
+        many = _machine(x.device)[0] * held[3]
+        many -= many % ({per})
+        launches = -(-(B if packed else -(-B // each)) * heads * ({per}) // many)
         if found is None or launches < least:
-            found, least = (each, many), launches
+            found, least = (each, many, *held[:2]), launches
     return found
 
 
 def _least_triton(kernel, needs, x, {sizes}):
     """Bytes of shared memory of a program that does a kernel's work by itself, or as one of a team that the device holds."""
-    alone = sum(needs[kernel])
-    return min(alone, sum(needs["team_" + kernel])) if {per} <= _machine(x.device)[0] else alone
+    alone, team = sum(needs[kernel]), _held_triton("team_" + kernel, x, {sizes})
+    return alone if team is None else min(alone, team[2])
 '''
 
 
@@ -74,7 +100,7 @@ def team_text(launcher: TeamLauncher) -> str:
     return _TEAM.format(
         machine=f"an {machine.machine}", units=machine.units, shared=machine.shared_per_unit,
         registers=machine.registers_per_unit, sizes=launcher.open_sizes, per=launcher.per_head, threads=threads, held=held,
-        batches=BATCHES,
+        batches=BATCHES, dim=launcher.dims[launcher.dim], piece=COLUMNS,
     ).strip()
 
 
@@ -125,9 +151,10 @@ class TeamLauncher(Launcher):
         packed = "cu_seqlens is not None"
         given = f'"{printed.kernel.name}", {self.main}, B, {heads}, {self.open_sizes}, {packed}'
         lines = [
-            f"{batch}, {self.many} = _team_triton({given})",
+            f"{batch}, {self.many}, HELD, AT_ONCE = _team_triton({given})",
             f"{count} = B if {packed} else -(-B // {batch})",
-            f"{self.blocks[d]}, {self.blocks[d + ALL]}, {self.counts[d]} = {UNITS}, _pad({self.dims[d]}, 16), {self.per_head}",
+            f"{self.blocks[d]}, {self.blocks[d + ALL]} = {UNITS}, min(_pad({self.dims[d]}, 16), _COLUMNS)",
+            f"{self.counts[d]} = {self.per_head}",
         ]
         lines += [line for x in self.program.dims if x != d for line in self.size(x, [printed])]
         mine = [a for a in printed.arrays if a.role in ("grad", "scratch", "factor", "told", "met")]

@@ -124,7 +124,9 @@ class Launcher(GradientSums):
     def parts(self, printed: Printed) -> str:
         """How many parts a long product falls into: one a warp, of 16 elements or more."""
         whole = [self.blocks[d] for d, _ in printed.tiles if d.endswith(ALL)]
-        return f"min({self.tiles[printed.kernel.name].warps}, {whole[0]} // 16)" if whole else "1"
+        if not whole or printed.kernel.in_fours:
+            return "1"
+        return f"min({self.tiles[printed.kernel.name].warps}, {whole[0]} // 16)"
 
     def chosen(self, ways: Sequence[Sequence[Sequence[Printed]]]) -> list[str]:
         """`way = ..`: which way does the work."""

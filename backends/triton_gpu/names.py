@@ -8,7 +8,7 @@ from seqc.ir.dims import base, is_rank, piece, rank_size, unpieced
 
 FIXED = (
     "T", "NT", "BT", "B", "N_STEPS", "N_BLOCKS", "STEP", "STAGES", "DOT", "PRECISION", "tl", "triton",
-    "PARTS", "COLUMNS", "FIRST", "SAVE", "OUTPUTS",
+    "PARTS", "COLUMNS", "FIRST", "HELD", "AT_ONCE", "i_some", "SAVE", "OUTPUTS",
     "i_p", "i_l", "i_t", "i_n", "i_s", "i_0", "o_t", "m_t", "o_r", "first", "first_block", "p_cu_seqlens",
 )  # fmt: skip
 
@@ -41,7 +41,7 @@ class Names:
             dim = d.removesuffix(ALL)
             self.dims[d], self.low[d] = self.dims[dim], f"{self.low[dim]}_all"
             self.taken |= {f"{kind}_{self.low[d]}" for kind in "om"}
-            self.block[d] = self.fresh(f"B{self.dims[d]}_ALL")
+            self.block[d], self.count[d] = self.fresh(f"B{self.dims[d]}_ALL"), self.fresh(f"N{self.dims[d]}_ALL")
 
     def _low(self, dim: str) -> str:
         low = self.dims[dim].lower()
@@ -57,6 +57,11 @@ class Names:
         self.taken.add(name)
         self.numbers[wanted] = max(number - 1, 0)
         return name
+
+    def give_back(self, name: str) -> None:
+        """Forget a name that no text has."""
+        self.taken.discard(name)
+        self.numbers.clear()
 
     def use(self, name: str, *more: str) -> str:
         """The name of an argument, for a text that is printed, which has the others too."""

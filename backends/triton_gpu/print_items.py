@@ -75,9 +75,7 @@ class ItemPrinter:
         self.sent: dict[Node, list[str]] = {}  # what was sent for steps before, by its node, the next step's first
         self.scope = Scope(0)
         self.passed_sums = {n for loop in kernel.loops() for n in loop.sums}
-        self.near: set[Node] = set()
-        self.next: set[Node] = set()
-        self.outside: set[Node] = set()
+        self.near, self.next, self.outside = set[Node](), set[Node](), set[Node]()
         self.label = Labels(schedule.labels, schedule.names, self.bare, uses)
 
     def at_levels(self, item: Levels) -> None:
@@ -182,13 +180,14 @@ class ItemPrinter:
         self.texts[-1][item.node] = Text(name, self.addresses.tile_axes(item.array))
 
     def fetch(self, item: Fetch) -> None:
-        """Raw loads of the first steps, or of one that is ahead; after the last step it is that one again."""
+        """Raw loads of the first steps, of one that is ahead, of those past the end the last one, or of the one at hand."""
         ends = ("0", "T") if item.through else self.bounds("steps") if item.start else self.ends
         outer = self.scope
         self.scope = outer.root() if item.start and item.through else outer
         for steps in range(item.ahead if item.start else 1):
-            self.addresses.step = self.names.fresh("i_start" if item.start else "i_next")
-            self.scope.lines.append(f"{self.addresses.step} = {_step(item, steps, *ends)}")
+            if item.start or item.ahead:
+                self.addresses.step = self.names.fresh("i_start" if item.start else "i_next")
+                self.scope.lines.append(f"{self.addresses.step} = {_step(item, steps, *ends)}")
             for load in item.loads:
                 self.fetch_one(load, item, steps, ends[1] == "T")
         self.addresses.step, self.scope = "i_t", outer
@@ -200,7 +199,7 @@ class ItemPrinter:
         parts = [*([at.mask] if at.mask else []), *(["T > 0"] if item.start and empty else [])]
         mask = " & ".join(x if x.isidentifier() else f"({x})" for x in parts) if len(parts) > 1 else "".join(parts)
         masked = f", mask={mask}, other=0.0" if mask else ""
-        if len(sent) < item.ahead:
+        if len(sent) < max(item.ahead, 1):
             sent.append(self.names.fresh(f"n_{self.label(load.node)}"))
         elif not item.start:
             lines += [f"{near} = {far}" for near, far in pairwise(sent)]

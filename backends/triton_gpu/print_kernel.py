@@ -28,7 +28,7 @@ from seqc.ir.graph import Node
 from seqc.ir.once import found_once
 
 # compile-time arguments that the launcher gives by name
-SETTINGS = ("STEP", "EVERY", "DOT", "PRECISION", "STAGES", "PARTS", "COLUMNS")
+SETTINGS = ("STEP", "EVERY", "DOT", "PRECISION", "STAGES", "PARTS", "COLUMNS", "HELD", "AT_ONCE")
 NONE: Mapping[str, str] = MappingProxyType({})
 
 

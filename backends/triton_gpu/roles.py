@@ -20,6 +20,7 @@ from seqc.ir.block import BATCH, COL, ROW, Block, free_dims, rows_of_a_step
 from seqc.ir.dims import base, is_rank, is_time, rank_size, unprimed
 from seqc.ir.graph import Node, depends, leaves, topological
 
+COLUMNS = 256  # units of a piece of all of them
 ALL = "+"  # `D+` is all units of D, beside a program's own piece of them (`team_graph`)
 
 
@@ -115,7 +116,7 @@ def team_roles(roles: Roles, dim: str) -> Roles:
     """The roles where several programs share out a dim that one held whole, and have all of it under another name."""
     order = [d for d in roles.order if base(d) != dim or d == dim]
     order.insert(order.index(dim) + 1, dim + ALL)
-    return Roles(roles.grid, (*roles.blocked, dim), tuple(order), (dim,))
+    return Roles(roles.grid, (*roles.blocked, dim), tuple(order), (dim,), (dim + ALL,))
 
 
 def _tile_axes(block: Block, grid: tuple[str, ...]) -> tuple[str, ...]:

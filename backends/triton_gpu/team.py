@@ -41,7 +41,8 @@ from seqc.backends.triton_gpu.kernel import (
 from seqc.backends.triton_gpu.outer import Outer
 from seqc.backends.triton_gpu.roles import ALL, Roles, team_roles
 from seqc.backends.triton_gpu.team_graph import TOLD, NotShared, TeamGraph, Told, shared_dim
-from seqc.backends.triton_gpu.uses import Uses, taken
+from seqc.backends.triton_gpu.team_pieces import Pieces, sums_together, taken
+from seqc.backends.triton_gpu.uses import Uses
 from seqc.emit.names import safe_name
 from seqc.ir.block import BATCH, Block
 from seqc.ir.graph import Node, leaf, topological
@@ -68,7 +69,7 @@ def team_bodies(
     graph = TeamGraph(dim)
     try:
         ahead = {key: graph.own(n) for key, n in forward.items()}
-        back, parts = graph.gradients({key: n for key, n in backward.items() if slope_of(key).name not in outer})
+        back, parts = graph.gradients(sums_together({k: n for k, n in backward.items() if slope_of(k).name not in outer}))
         mine = {name: tuple(_own(term, graph) for term in terms) for name, terms in outer.items()}
         kept = {name: graph.own(n) for name, n in values.items()}
     except NotShared:
@@ -109,24 +110,35 @@ class TeamBodies(Gradients):
 
     # ---- what programs tell each other ----
 
-    def steps(self, needed: Iterable[Node], known: set[Node], reverse: bool) -> tuple[list[Item], tuple[Load, ...]]:
-        """(what a step begins with, what it sends for as it ends): loads, and whatever is told for the needed values."""
+    def steps(
+        self, needed: Iterable[Node], known: set[Node], reverse: bool
+    ) -> tuple[list[Item], list[Item], tuple[Load, ...]]:
+        """(what is loaded and computed before the steps, what a step begins with, what it sends for as it ends): loads, and
+        whatever is told for the needed values. Where products are done four at once, a step sends for what it loads itself as
+        it begins, and has it once the programs have met."""
         needed = list(needed)
         rounds = self.graph.rounds(needed)
         every = [*needed, *(one.piece for told in rounds for one in told)]
-        loads = [item for item in self.loads(every, known) if isinstance(item, Load)]
+        pieces = Pieces(self, every, self.graph.all, not reverse)
+        setup = pieces.setup(self.setup(every, known))
+        loads = [i for i in self.loads(every, known) if isinstance(i, Load) and i.node not in pieces.inside]
+        known.difference_update(pieces.inside)
         sent = tuple(item for item in loads if not item.offset)
-        body: list[Item] = [replace(item, ahead=True) if item in sent else item for item in loads]
+        late: list[Item] = [replace(item, ahead=True) if item in sent else item for item in loads]
+        body: list[Item] = [Fetch(sent, False, reverse, 0)] if pieces.fours and sent else []
+        body += [] if pieces.fours else [late.pop(0) for _ in loads]
+        body += pieces.loops({}, known, late)
         uses = Uses([Let(n) for n in topological(every)], self.roles)
         for nth, told in enumerate(rounds):
+            body += taken(late, [one.piece for one in told])
             for one in told:
                 body += self.compute([one.piece], known, inside=True)
             arrays = {one: self.told(one, uses) for one in told}
             body += [Store(one.piece, array) for one, array in arrays.items()]
             body.append(Meet(Array(MET, (TEAMS,), "met", MET, "count"), self.graph.dim, nth, len(rounds), reverse))
-            body += [Load(one.leaf, replace(array, axes=(TURN, *self.axes(one.leaf)))) for one, array in arrays.items()]
-            known.update(one.leaf for one in told)
-        return body, sent
+            there = {one.leaf: replace(array, axes=(TURN, *self.axes(one.leaf))) for one, array in arrays.items()}
+            body += pieces.loops(there, known, late)
+        return setup, [*body, *late], () if pieces.fours else sent
 
     def told(self, one: Told, uses: Uses) -> Array:
         """Where a program tells its piece: [2, B, dims], in the type of products' operands if they alone take it."""
@@ -153,8 +165,7 @@ class TeamBodies(Gradients):
         following = {d.leaf(): graph[next_key(s)] for s, d in program.states.items()}
         needed = [*(graph[k] for k in program.outputs), *following.values()]
         known: set[Node] = set(following)
-        setup = self.setup([*needed, *self.pieces(needed)], known)
-        body, sent = self.steps(needed, known, reverse=False)
+        setup, body, sent = self.steps(needed, known, reverse=False)
         first: list[Item] = []
         final: list[Item] = []
         keep: list[Item] = []
@@ -185,8 +196,7 @@ class TeamBodies(Gradients):
         grads = self.gradient_roots()
         needed = [*grads.values(), *factors.values(), *following.values()]
         known: set[Node] = {*(d.leaf() for d in program.states.values()), *following}
-        setup = self.setup([*needed, *self.pieces(needed)], known)
-        body, sent = self.steps(needed, known, reverse=True)
+        setup, body, sent = self.steps(needed, known, reverse=True)
         states = [n for n in topological([*needed, *self.pieces(needed)]) if n in {d.leaf() for d in program.states.values()}]
         saved = tuple(Load(n, self.arrays.saved_state(n.text("name"))) for n in states)
         body = [*(replace(item, ahead=True) for item in saved), *body]
@@ -241,28 +251,4 @@ def _loop(body: list[Item], sent: tuple[Load, ...], reverse: bool, advance: Adva
     a value is made of, Triton 3.7 takes the one that it comes by first."""
     send = [Fetch(sent, False, reverse)] if sent else []
     before: list[Item] = [Fetch(sent, True, reverse)] if sent else []
-    return [*before, Loop("steps", reverse, (*one_ahead(body), *send, advance))]
-
-
-def one_ahead(body: Iterable[Item]) -> list[Item]:
-    """The items, of what was told one load ahead of the one in use: all at once would not fit the registers."""
-    rest: list[Item] = []
-    loads: list[tuple[Load, int]] = []  # and how many other items stand before it
-    for item in body:
-        if isinstance(item, Load) and item.array.role == "told":
-            loads.append((item, len(rest)))
-        else:
-            rest.append(item)
-    used = {load: next((i for i, item in enumerate(rest) if load.node in _read(item)), len(rest)) for load, _ in loads}
-    out: dict[int, list[Item]] = {}
-    before = 0
-    for load, since in sorted(loads, key=lambda one: used[one[0]]):
-        out.setdefault(max(since, min(before, used[load])), []).append(load)
-        before = used[load]
-    return [x for i, item in enumerate([*rest, None]) for x in (*out.get(i, ()), *([item] if item is not None else []))]
-
-
-def _read(item: Item) -> set[Node]:
-    """The values that an item takes; those of a product that it sums are among them."""
-    nodes = taken(item)
-    return {*nodes, *(a for n in nodes if n.op == "mul" for a in n.args)}
+    return [*before, Loop("steps", reverse, (*body, *send, advance))]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from seqc.backends.triton_gpu.address import Addresses, Scope, spread
+from seqc.backends.triton_gpu.address import Addresses, Scope, among, spread
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.positions import has_positions, is_position
 from seqc.backends.triton_gpu.products import Operand, Product, Products
@@ -54,15 +54,16 @@ class Values:
 
     def shape(self, axes: tuple[str, ...]) -> str:
         """`(BT, BK)`."""
-        inner = ", ".join(self.names.tile(a) for a in axes)
-        return f"({inner},)" if len(axes) == 1 else f"({inner})"
+        parts = [self.names.use("PARTS") for a in axes if a.endswith(ALL)]
+        lengths = [f"{self.names.tile(a)} // {parts[0]}" if a.endswith(ALL) else self.names.tile(a) for a in axes]
+        inner = ", ".join([*parts, *lengths])
+        return f"({inner},)" if len(axes) == 1 and not parts else f"({inner})"
 
     def against(self, x: Text, axes: tuple[str, ...]) -> Text:
         """x as it broadcasts against `axes`."""
         if x.axes == axes or not x.axes:
             return x
-        inside = ", ".join(":" if a in x.axes else "None" for a in axes)
-        return Text(f"{x.at(ATOM)}[{inside}]", axes)
+        return Text(f"{x.at(ATOM)}[{among(x.axes, axes)}]", axes)
 
     def full(self, x: Text, axes: tuple[str, ...]) -> Text:
         """x with exactly these axes."""
@@ -236,7 +237,9 @@ class Values:
         if len(left) > 1 and set(left) <= set(over) and call == "tl.sum":
             return Text(f"tl.sum({code})")
         for axis in [a for a in x.axes[::-1] if a in over]:
-            code = f"{call}({code}, {left.index(axis)})"
+            ahead = sum(a.endswith(ALL) for a in left)  # the axis of the parts
+            code = f"{call}({code}, {left.index(axis) + ahead})"
+            code = f"{call}({code}, 0)" if axis.endswith(ALL) else code
             left.remove(axis)
         return Text(code, tuple(left))
 
@@ -250,19 +253,20 @@ class Values:
 
     def product(self, p: Product) -> Text:
         """A matrix product on the matrix unit, operands in the storage dtype, the result in fp32."""
+        left, right = self.operands(p)
+        code = f"tl.dot({left}, {right}, input_precision={self.names.use('PRECISION')})"
+        code = f"tl.trans({code})" if p.swapped else code
+        axes = (*p.rows, *p.columns)
+        return Text(code if len(axes) == 2 else f"tl.reshape({code}, {self.shape(axes)})", axes)
+
+    def operands(self, p: Product) -> tuple[str, str]:
+        """The two operands as they lie in the product."""
         left, right = self.operand(p.left), self.operand(p.right)
         turned_left, turned_right = p.left.turned, p.right.turned
         if p.swapped:
             left, right, turned_left, turned_right = right, left, not turned_right, not turned_left
-        left = f"tl.trans({left})" if turned_left else left
-        right = f"tl.trans({right})" if turned_right else right
-        precision = self.names.use("PRECISION")
-        code = f"tl.dot({left}, {right}, input_precision={precision})"
-        if p.over[0].endswith(ALL):
-            code = f"{self.names.call('product_in_parts')}({left}, {right}, {self.names.use('PARTS')}, {precision})"
-        code = f"tl.trans({code})" if p.swapped else code
-        axes = (*p.rows, *p.columns)
-        return Text(code if len(axes) == 2 else f"tl.reshape({code}, {self.shape(axes)})", axes)
+        turn = "tl.permute({}, (0, 2, 1))" if p.over[0].endswith(ALL) else "tl.trans({})"
+        return turn.format(left) if turned_left else left, turn.format(right) if turned_right else right
 
     def operand(self, one: Operand) -> str:
         """An operand in its type, masked where its padding could reach the result."""

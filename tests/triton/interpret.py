@@ -92,7 +92,7 @@ def main() -> None:
                 text = triton_kernels(block).alone
                 made = functions(text, Path(folder), f"case_{number}")
                 if case.get("team"):
-                    made["_pad"].__globals__["_alone_triton"] = lambda *_: False
+                    lockstep.in_pieces(made["_pad"].__globals__)
             except Unsupported as refusal:
                 print(json.dumps(f"refused: {str(refusal).splitlines()[0]}"), flush=True)
                 continue

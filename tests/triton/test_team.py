@@ -14,9 +14,15 @@ from types import ModuleType
 import pytest
 import torch
 
+from seqc.backends.triton_gpu.tuning.targets import target_named
+from seqc.backends.triton_gpu.tuning.tiles import Lowered, choose_tiles
+from seqc.diagnostics import Unsupported
 from seqc.driver.compile import Options, compile_spec
 from seqc.driver.load_emitted import load_emitted
+from seqc.driver.pipeline import lowerings
+from seqc.frontend.elaborate import load
 from tests.triton.test_kernels import interpret
+from tests.triton.test_tiles import EMPTY
 
 pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
@@ -36,13 +42,14 @@ output o = h * sum[D](h)
 output y = n + sum[D](w * h)
 """
 """A product of a product, sums and a maximum over the units of a step; a state, inputs, outputs, params of a head alone."""
-SIZES = {"H": 2, "D": 35, "M": 20}, {"H": 1, "D": 16, "M": 20}
+SIZES = {"H": 2, "D": 67, "M": 20}, {"H": 1, "D": 16, "M": 20}
 RUNS: list[tuple[int, bool | str, dict[str, int]]] = [(3, False, SIZES[0]), (2, True, SIZES[1])]
 PACKS = [((2, 0, 5), False), ((3, 1, 0), True)]
 
 
 def test_teams_of_programs(tmp_path: Path) -> None:
-    """Three programs a head and one, both ways, packs with empty sequences; gates, and all else that a step can hold."""
+    """Five programs a head and one, three pieces of all units and one, some of which are read again in every step; both ways,
+    packs with empty sequences; gates, and all else that a step can hold."""
     (tmp_path / "mixed_cell.seq").write_text(MIXED)
     interpret([("lstm", "step"), (str(tmp_path / "mixed_cell.seq"), "step")], RUNS, packs=PACKS, team=True)
 
@@ -145,19 +152,53 @@ def test_a_launch_has_no_more_programs_than_run_at_once(lstm: ModuleType, monkey
     monkeypatch.setattr(lstm, "_room", lambda device: HOPPER)
     x = torch.empty(1, dtype=torch.bfloat16)
     shared, registers = 228 * 1024, 65536
-    for units, B, heads, D, packed in product((8, 64, 132), (1, 16, 40, 300), (1, 4), (100, 256, 768, 1024), (False, True)):
-        team = -(-D // 16)
-        if team > units:
-            continue
+    sizes = (100, 256, 768, 1536, 2048)
+    for units, B, heads, D, packed in product((8, 64, 132), (1, 16, 40, 300), (1, 4), sizes, (False, True)):
+        team, pieces = -(-D // 16), -(-D // 256)
         monkeypatch.setattr(lstm, "_machine", lambda device, units=units: (units, shared, registers))
         for kernel in ("team_forward", "team_infer", "team_backward"):
-            each, many = lstm._team_triton(kernel, x, B, heads, D, packed)
-            need = sum(lstm._needs_triton(2, D, each)[kernel])
+            found = lstm._team_triton(kernel, x, B, heads, D, packed)
+            if found is None:
+                assert team > units, "a program for each multiprocessor always has room for something"
+                continue
+            each, many, held, at_once = found
+            kept, told, piece, again = lstm._needs_triton(2, D, each)[kernel]
+            need = max(kept, min(at_once, pieces) * told) + held * piece + again * (held < pieces)
             fit = min(shared // (need + 1024), registers // (256 * 128))
-            assert 0 < many <= units * max(fit, 1) and many % team == 0
-            assert need <= HOPPER and each in ((16,) if packed else (16, 32, 64))
+            assert 0 < many <= units * fit and many % team == 0 and need <= HOPPER and each in ((16,) if packed else (16, 32))
+            assert held == pieces or (held < pieces and many <= units), "who reads again has a multiprocessor for itself"
             launches = [ceil((B if packed else ceil(B / n)) * heads * team / many) for n in (each, 16)]
             assert each == 16 or launches[0] < launches[1], "a program has more sequences only where fewer launches do"
+
+
+@pytest.mark.parametrize(
+    ("machine", "D", "held"),
+    [("sm_90", 768, (3, 3)), ("sm_90", 1536, (6, 6)), ("sm_90", 2048, (5, 6)), ("sm_80", 1536, (3, 4)), ("sm_80", 2048, None)],
+)
+def test_what_no_program_has_room_for(
+    lstm: ModuleType, monkeypatch: pytest.MonkeyPatch, machine: str, D: int, held: tuple[int, int] | None
+) -> None:
+    """How many pieces of 256 columns a program holds of one head's matrices, forward and backward: of 1,536 units all on an
+    H100; of 2,048 it reads the rest in every step. On an A100 128 programs, of which each needs all of a multiprocessor, do not
+    run at once. The solver says the same."""
+    target = target_named(machine)
+    monkeypatch.setattr(lstm, "_room", lambda device: target.shared_per_program)
+    one = target.units, target.shared_per_unit, target.registers_per_unit
+    monkeypatch.setattr(lstm, "_machine", lambda device: one)
+    x = torch.empty(1, 1, 1, 1, dtype=torch.bfloat16)
+    lstm._READY.clear()
+    lowered = [Lowered(block, {"H": 1, "D": D}, "bf16") for block in lowerings(load(ROOT / "specs/lstm.seq"))]
+    if held is None:
+        with pytest.raises(Unsupported, match="wait for each other, and run at once on 108 units"):
+            choose_tiles(lowered, machine, EMPTY)
+        with pytest.warns(UserWarning, match="plain torch runs"):
+            assert not lstm._ready_triton(x, D)
+        return
+    assert lstm._ready_triton(x, D)
+    chosen = choose_tiles(lowered, machine, EMPTY).kernels
+    for kernel, most in zip(("forward", "backward"), held, strict=True):
+        own = chosen[kernel].choice.own("team_" + kernel, "held"), chosen[kernel].choice.own("team_" + kernel, "at_once")
+        assert own == lstm._held_triton("team_" + kernel, x, D)[:2] and own[0] == most
 
 
 def test_sizes_that_only_a_team_serves(lstm: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,8 +209,8 @@ def test_sizes_that_only_a_team_serves(lstm: ModuleType, monkeypatch: pytest.Mon
     assert all(lstm._ready_triton(x, D) for D in (128, 200, 256, 512, 768, 1024))
     with pytest.warns(UserWarning, match="plain torch runs"):
         assert not lstm._ready_triton(x, 4096)
-    monkeypatch.setattr(lstm, "_machine", lambda device: (32, 228 * 1024, 65536))
+    monkeypatch.setattr(lstm, "_machine", lambda device: (20, 228 * 1024, 65536))
     lstm._READY.clear()
-    assert lstm._ready_triton(x, 512)
+    assert lstm._ready_triton(x, 512), "two programs on a multiprocessor"
     with pytest.warns(UserWarning, match="plain torch runs"):
-        assert not lstm._ready_triton(x, 768), "48 programs would wait for each other on 32 multiprocessors"
+        assert not lstm._ready_triton(x, 768), "48 programs would wait for each other on 20 multiprocessors, of two each"

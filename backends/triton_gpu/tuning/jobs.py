@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from seqc.backends.triton_gpu.device import helper_texts
 from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.print_kernel import Printed
-from seqc.backends.triton_gpu.roles import ALL
+from seqc.backends.triton_gpu.roles import ALL, COLUMNS
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.segments import LANES
 from seqc.backends.triton_gpu.tuning.targets import target_named
@@ -61,7 +61,9 @@ class Jobs:
         constants += [(arg, self.length(d, tiles)) for d, arg in self.printed.tiles]
         constants += [("STAGES", tiles.stages)] if self.stages else []
         whole = [self.length(d, tiles) for d, _ in self.printed.tiles if d.endswith(ALL)]
-        constants += [("PARTS", min(tiles.warps, whole[0] // 16))] if self.in_parts else []
+        if self.in_parts:
+            constants.append(("PARTS", 1 if self.printed.kernel.in_fours else min(tiles.warps, whole[0] // 16)))
+            constants += [("HELD", tiles.held), ("AT_ONCE", tiles.at_once)]
         if self.printed.columns:
             constants.append(("COLUMNS", max(self.length(self.printed.columns, tiles) // (LANES * tiles.warps), 1)))
         configuration = Configuration(self.signature, (*constants, *self.fixed), tiles.warps, tiles.stages)
@@ -78,5 +80,5 @@ class Jobs:
             return max(tiles.blocks[dim], least)
         whole = max(least, 1 << max(self.sizes[dim] - 1, 0).bit_length())
         if dim in self.plan.roles.passed:
-            return min(whole, PIECE)
+            return min(whole, COLUMNS if dim.endswith(ALL) else PIECE)
         return min(whole, max(tiles.blocks[dim], least)) if dim in self.plan.roles.blocked else whole

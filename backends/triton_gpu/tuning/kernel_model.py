@@ -12,8 +12,9 @@ from itertools import product
 from types import MappingProxyType
 
 from seqc.analysis.workload import TILES, Workload
+from seqc.backends.triton_gpu.roles import ALL, COLUMNS
 from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, KernelSummary, Tile
-from seqc.backends.triton_gpu.tuning.multiprocessor import Spent, code, spent
+from seqc.backends.triton_gpu.tuning.multiprocessor import CACHE, Spent, code, spent
 from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS, Use, quarantined
 from seqc.backends.triton_gpu.tuning.targets import Target
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
@@ -26,6 +27,7 @@ __all__ = ["LOCAL_BYTES", "OVERHEAD_REGISTERS", "KernelModel"]
 WARPS = (4, 8, 2, 1)
 STAGES = (2, 3, 1)
 RESIDENT = (1, 2, 3, 4, 6, 8)
+AT_ONCE = (4, 3, 2, 1)
 DOT = 16
 """Least extent of an operand of `tl.dot`."""
 
@@ -89,6 +91,10 @@ class KernelModel:
             ("resident", RESIDENT, "programs that share a unit"),
         ):
             out.append(Variable(self.called_by(own), domain, meaning))
+        if self.summary.pieces is not None:
+            many = tuple(range(self.summary.pieces.count, -1, -1))
+            out.append(Variable(self.called_by("held"), many, "pieces of matrices that a program holds"))
+            out.append(Variable(self.called_by("at_once"), AT_ONCE, "pieces of what it is told that it takes at once"))
         return tuple(out)
 
     def stages(self) -> tuple[int, ...]:
@@ -168,6 +174,12 @@ class KernelModel:
             sentence = f"the programs that share out {dim.name} wait for each other, and run at once on {units} units"
             team = ceil_div(dim.size, self.name(f"B{dim.name}"))
             found.append(Constraint(sentence, team, "<=", self.name("resident") * units))
+            sentence = "tiles of a team are those of no more programs on a unit than its programs take"
+            found.append(Constraint(sentence, self.name("resident") * units, "<=", team + (units - 1)))
+        if self.summary.pieces is not None:
+            shared = (self.name("resident") + -1) * self.misses()
+            sentence = "what a program has no room for it reads in every step only where it has a unit for itself"
+            found.append(Constraint(sentence, shared, "<=", Const(0)))
         return found
 
     def budgets(self, kept: Iterable[Expr]) -> list[Constraint]:
@@ -213,7 +225,26 @@ class KernelModel:
 
     def shared(self) -> Expr:
         kept = self.summary.kept if self.target.vendor == "cuda" else ()
-        return self.bytes(self.summary.staged) * self.name("stages") + self.bytes((*self.summary.scratch, *kept))
+        fixed = self.bytes(self.summary.staged) * self.name("stages") + self.bytes((*self.summary.scratch, *kept))
+        pieces = self.summary.pieces
+        if pieces is None:
+            return fixed
+        told = Sum(tuple(Chosen(((self.called_by("at_once"), n),)) * min(n, pieces.count) for n in AT_ONCE))
+        held = self.name("held") * self.piece(pieces.held) if self.target.vendor == "cuda" else Const(0)
+        return most(fixed, told * self.piece(pieces.told)) + held + self.misses() * self.piece(pieces.again)
+
+    def piece(self, tiles: Iterable[Tile]) -> Expr:
+        """Bytes of one piece of these tiles."""
+        units = self.dims[self.summary.shares]
+        return self.total(
+            (tuple(d for d in one.dims if not d.endswith(ALL)), one.bytes * min(COLUMNS, max(_power(units.size), DOT)))
+            for one in tiles
+        )
+
+    def misses(self) -> Expr:
+        """1 where a program does not hold all pieces, else 0."""
+        assert self.summary.pieces is not None
+        return Const(1) + Chosen(((self.called_by("held"), self.summary.pieces.count),)) * -1
 
     def quarantine(self) -> list[Constraint]:
         """A constraint for each known fault that some choice of tiles would meet."""
@@ -243,6 +274,7 @@ class KernelModel:
         programs = self.programs(self.dims) * along
         alone, shared = self.arithmetic()
         alone, shared = (alone, shared) if spilled == 0 else (alone + spilled, shared + spilled)
+        alone, shared = (one + self.read_again() for one in (alone, shared)) if self.summary.pieces else (alone, shared)
         ahead = Const(2) if self.summary.fetches else self.name("stages")
         load = self.summary.meets * MEET_LATENCY if self.summary.meets else ceil_div(LOAD_LATENCY, ahead)
         wait = lift(load) + DOT_LATENCY * sum(dot.times for dot in self.summary.dots)
@@ -262,6 +294,15 @@ class KernelModel:
             ("tile registers a thread", ceil_div(self.words(), self.threads)),
         )
         return most(busy, traffic), parts
+
+    def read_again(self) -> Expr:
+        """Nanoseconds of a turn that it takes to read what there is no room for, and to take what is told in several parts."""
+        pieces = self.summary.pieces
+        assert pieces is not None
+        missing = Const(pieces.count) + self.name("held") * -1
+        read = ceil_div(missing * self.piece(pieces.held) * 1000, CACHE * self.target.clock_mhz)
+        each = {n: -(-pieces.count // n) * DOT_LATENCY + n for n in AT_ONCE}  # as many turns of fewer at once are better
+        return read + Sum(tuple(Chosen(((self.called_by("at_once"), n),)) * each[n] for n in AT_ONCE))
 
     def told(self, verdict: Verdict, at: Mapping[str, int]) -> Spent | None:
         """What the kernel takes by its machine code, where that was looked at. at: its tiles, by the problem's names."""

@@ -69,6 +69,17 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class Pieces:
+    """The operands of a team's products, `count` pieces of each. A program takes some of what it is `told` at once, and has
+    room for some of what is `held` from step to step; what it has no room for it reads in every step, by way of `again`."""
+
+    count: int
+    told: tuple[Tile, ...]
+    held: tuple[Tile, ...]
+    again: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
 class KernelSummary:
     """One kernel, before its tiles are chosen."""
 
@@ -102,4 +113,6 @@ class KernelSummary:
     """How often in a turn the programs of a team wait for each other (`team`)."""
     shares: str = ""
     """The dim that the programs of a team share out: all of them must run at once."""
+    pieces: Pieces | None = None
+    """What it has of a dim of which it holds no more than a piece of (`shares`)."""
     limits: tuple[Limit, ...] = ()

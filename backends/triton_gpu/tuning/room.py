@@ -95,7 +95,13 @@ def room_text(
         known |= {d: str(summary.rows) for d in known if base(d) == ROW}
         scratch, kept, staged = (_bytes(tiles, known) for tiles in (summary.scratch, summary.kept, _staged(summary)))
         stays = [f"stays * {term}" for term in kept]
-        needs.append(f'"{name}": ({" + ".join([*scratch, *stays]) or "0"}, {" + ".join(staged) or "0"}),')
+        counted = [[*scratch, *stays], staged]
+        if summary.pieces is not None:
+            known |= {d.name: f"min({tiles[_whole(d.name)]}, _COLUMNS)" for d in summary.dims if d.name.endswith(ALL)}
+            told = [f"max(stays, 1) * {term}" for term in _bytes(summary.pieces.told, known)]
+            both = (_bytes(tiles, known) for tiles in (summary.pieces.held, summary.pieces.again))
+            counted = [scratch, told, *([f"stays * {term}" for term in terms] for terms in both)]
+        needs.append(f'"{name}": ({", ".join(" + ".join(terms) or "0" for terms in counted)}),')
     sizes, team = [names[d] for d in open_], [name for name in summaries if name.startswith(TEAM)]
     return _ROOM.format(
         spec=spec,
@@ -107,7 +113,7 @@ def room_text(
         each=f"[k for k in needs if k not in {quoted(team)}]" if team else "needs",
         batch=f", {tiles[BATCH]}=16" if team else "",
         least=f"_least_triton(k, needs, x, {', '.join(sizes)})" if team else "sum(needs[k])",
-        stay=_STAY if any(one.kept for one in summaries.values()) else "",
+        stay=_STAY if any(one.kept or one.pieces for one in summaries.values()) else "",
         needs="\n        ".join(needs),
         told=", ".join(f"{d} = {{{names[d]}}}" for d in open_),
         fixed=" ".join(f"--dim {d}={{{names[d]}}}" for d in open_),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 from math import prod
 
 from seqc.analysis.cost import weight
@@ -17,10 +18,10 @@ from seqc.backends.triton_gpu.kernel import SPANS, Fetch, Item, Let, Load, Loop,
 from seqc.backends.triton_gpu.order import WARPS
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.print_kernel import Printed
-from seqc.backends.triton_gpu.roles import ALL, lines, rank_tile
+from seqc.backends.triton_gpu.roles import ALL, COLUMNS, lines, rank_tile
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.team import UNITS
-from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Role, Tile, Work
+from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Pieces, Role, Tile, Work
 from seqc.backends.triton_gpu.uses import Uses, taken
 from seqc.ir.block import BATCH, COL, ROW
 from seqc.ir.dims import PIECE, base, is_piece, is_rank, is_time
@@ -42,16 +43,27 @@ def summarize_team(plan: Schedule, printed: Printed, sizes: Mapping[str, int], k
     """The summary of a kernel whose programs share out a head: loads go to registers, and of what is contracted the longest
     operand and the sums of the warps' parts stand in shared memory."""
     whole = [d for d in plan.program.dims if d.endswith(ALL)]
-    made = summarize(plan, printed, {**sizes, **{d: sizes[d.removesuffix(ALL)] for d in whole}}, kind)
+    dim = whole[0].removesuffix(ALL)
+    one_piece = replace(plan, roles=replace(plan.roles, passed=()))
+    made = summarize(one_piece, printed, {**sizes, **dict.fromkeys(whole, sizes[dim])}, kind)
     parts = [Tile((*dot.m, *dot.n), 4 * WARPS) for dot in made.dots if dot.k[0] in whole]
     told = [Tile((BATCH, *dot.k), BYTES[kind]) for dot in made.dots if dot.k[0] in whole]
-    dim = whole[0].removesuffix(ALL)
+    loops = [loop for step in printed.kernel.loops() for loop in step.body if isinstance(loop, Loop) and loop.some]
+    ahead = 1 + any(sum(isinstance(i, Loop) and bool(i.keeps) for i in loop.body) > 1 for loop in loops)
+    held = [one for one in made.kept if set(whole) & set(one.dims)]
+    rest = tuple(one for one in made.kept if one not in held)
+    live = tuple(replace(one, bytes=BYTES[kind]) if set(whole) & set(one.dims) else one for one in made.live)
     limits = (
         Limit(f"a program of a team does {UNITS} units of {dim}", f"B{dim}", "==", UNITS),
         Limit("a warp for each part of a long product", "warps", "==", WARPS),
     )
     meets = sum(isinstance(item, Meet) for loop in printed.kernel.loops() for item in loop.body)
-    return replace(made, staged=(), scratch=(*told[:1], *parts[:1]), meets=meets, shares=dim, limits=limits)
+    told, held = ([replace(one, bytes=2 * one.bytes if kind == "fp32" else one.bytes) for one in x] for x in (told, held))
+    again = held if printed.kernel.in_fours else held[:2]
+    pieces = Pieces(-(-sizes[dim] // COLUMNS), tuple(told[:1] * ahead), tuple(held), tuple(again))
+    return replace(
+        made, staged=(), scratch=tuple(parts[:1]), kept=rest, live=live, meets=meets, shares=dim, pieces=pieces, limits=limits
+    )
 
 
 class _Summary:
@@ -236,11 +248,17 @@ class _Summary:
 
 def _innermost(items: Iterable[Item]) -> Iterable[Item]:
     """The items of the body that is run most often: what stands outside loops over time counts only where there is none."""
-    listed = [x for item in items for x in (item.body if isinstance(item, Loop) and item.sums else (item,))]
+    listed = [x for item in items for x in (_pieces(item))]
     loops = [i for i in listed if isinstance(i, Loop)]
     if not loops:
         return listed
     return max((list(_innermost(loop.body)) for loop in loops), key=len)
+
+
+def _pieces(item: Item) -> Iterable[Item]:
+    """What a loop over the pieces of a dim has in it; another item is itself."""
+    within = isinstance(item, Loop) and (item.sums or item.keeps)
+    return chain.from_iterable(map(_pieces, item.body)) if within else (item,)  # type: ignore[union-attr]
 
 
 def _summed(items: Iterable[Item]) -> set[Node]:

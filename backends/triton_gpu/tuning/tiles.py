@@ -145,7 +145,7 @@ class Lowered:
         """A choice of the solver for a kernel as the launcher takes it."""
         start = default_tiles(self.plan.of(name)).blocks
         blocks = {d: chosen.get(f"B{d}", size) for d, size in start.items()}
-        return Tiles(blocks, chosen["warps"], chosen["stages"])
+        return Tiles(blocks, chosen["warps"], chosen["stages"], chosen.get("held", 0), chosen.get("at_once", 1))
 
     def told(self, name: str, target: str, table: VerdictTable) -> Told:
         """What the table holds of a kernel at any tiles."""
