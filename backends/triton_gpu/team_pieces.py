@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from seqc.backends.triton_gpu.bodies import Bodies
 from seqc.backends.triton_gpu.kernel import Array, Four, Held, Item, Let, Load, Loop
+from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.team_graph import TOLD
 from seqc.ir.graph import Node, leaves, rebuild, topological
 
@@ -56,10 +57,11 @@ class Pieces:
     def in_fours(self, users: Mapping[Node, int]) -> list[Four]:
         """Products of matrices and what programs tell, four of each."""
         found: dict[Node, list[tuple[Node, Node]]] = {}
+        rows = self.dim.removesuffix(ALL), self.dim
         for n in self.sums:
             factors = n.args[0].args if n.op == "sum" and n.args[0].op == "mul" else ()
             told = [a for a in factors if a.op == "leaf" and a.text("kind") == TOLD]
-            matrix = [a for a in factors if not self.varies(a) and a not in told and len(self.bodies.roles.axes(a.dims)) == 2]
+            matrix = [a for a in factors if not self.varies(a) and a not in told and self.bodies.roles.axes(a.dims) == rows]
             if len(told) == len(matrix) == 1 and self.total[n] is n and users[matrix[0]] == users[n.args[0]] == 1:
                 found.setdefault(told[0], []).append((n, matrix[0]))
         each = [both[at : at + FOUR] for both in found.values() for at in range(0, len(both) - FOUR + 1, FOUR)]

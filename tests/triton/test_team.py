@@ -16,6 +16,7 @@ import torch
 
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.backends.triton_gpu.tuning.tiles import Lowered, choose_tiles
+from seqc.backends.triton_gpu.tuning.toolchain import judge
 from seqc.diagnostics import Unsupported
 from seqc.driver.compile import Options, compile_spec
 from seqc.driver.load_emitted import load_emitted
@@ -42,6 +43,21 @@ output o = h * sum[D](h)
 output y = n + sum[D](w * h)
 """
 """A product of a product, sums and a maximum over the units of a step; a state, inputs, outputs, params of a head alone."""
+MIXED_FOURS = """spec four_cell
+dim H, D, M
+input x[H, D], u[H, M]
+param R_a[H, D, D], R_b[H, D, D], R_c[H, D, D], R_e[H, D, D], R_f[H, D, D], w[H, D], P[H, M, D], Q[H, D, M]
+state h[H, D] = 0
+m = tanh(u + P @ h[t-1])
+a = sigmoid(x + R_a @ h[t-1])
+b = sigmoid(0.5 * x + R_b @ h[t-1] + sum[D](w * h[t-1]))
+c = tanh((-2 * R_c) @ h[t-1] + Q @ m)
+e = sigmoid(x - R_e @ h[t-1])
+f = tanh(R_f @ (a * h[t-1]))
+h = a * h[t-1] + (1 - a) * b * c * e + 0.1 * f
+output o = h
+"""
+"""More than four products of what is told, some by what is made of matrices, one of them with rows of another dim."""
 SIZES = {"H": 2, "D": 67, "M": 20}, {"H": 1, "D": 16, "M": 20}
 RUNS: list[tuple[int, bool | str, dict[str, int]]] = [(3, False, SIZES[0]), (2, True, SIZES[1])]
 PACKS = [((2, 0, 5), False), ((3, 1, 0), True)]
@@ -55,8 +71,10 @@ def test_teams_of_programs(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_teams_of_other_cells() -> None:
+def test_teams_of_other_cells(tmp_path: Path) -> None:
+    (tmp_path / "four_cell.seq").write_text(MIXED_FOURS)
     names = ("gru", "mgu", "slstm", "plrnn", "rnn", "leaky_rnn", "bidirectional_gru", "layer", "oscillators", "clipped_cell")
+    names = (*names, "ct_lstm", str(tmp_path / "four_cell.seq"))
     interpret([(name, "step") for name in names], RUNS, packs=PACKS, team=True)
 
 
@@ -199,6 +217,18 @@ def test_what_no_program_has_room_for(
     for kernel, most in zip(("forward", "backward"), held, strict=True):
         own = chosen[kernel].choice.own("team_" + kernel, "held"), chosen[kernel].choice.own("team_" + kernel, "at_once")
         assert own == lstm._held_triton("team_" + kernel, x, D)[:2] and own[0] == most
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("machine", "D"), [("sm_90", 768), ("sm_90", 1536), ("sm_90", 2048), ("sm_80", 1536)])
+def test_machine_code_takes_no_more_than_the_model_counts(machine: str, D: int) -> None:
+    """What the launcher's bound rests on: shared memory and registers of programs that nearly fill a multiprocessor."""
+    lowered = [Lowered(block, {"H": 1, "D": D}, "bf16") for block in lowerings(load(ROOT / "specs/lstm.seq"))]
+    chosen = choose_tiles(lowered, machine, EMPTY).kernels
+    kernels = [chosen[name] for name in ("forward", "infer", "backward")]
+    for one, said in zip(kernels, judge([one.job for one in kernels]), strict=True):
+        assert said.error is None and said.registers <= 255
+        assert said.shared <= one.choice.part(one.name, "bytes of shared memory") <= target_named(machine).shared_per_program
 
 
 def test_sizes_that_only_a_team_serves(lstm: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
