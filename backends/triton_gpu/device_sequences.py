@@ -26,7 +26,7 @@ def sequence(p_cu_seqlens, i_b, T, STEP: tl.constexpr):
 
 
 @triton.jit
-def first_block_of(p_cu_seqlens, i_b, NT, BT: tl.constexpr):
+def first_block_of(p_cu_seqlens, i_b, NT, BT):
     """Where the blocks of sequence i_b begin, in what has an entry per block."""
     if p_cu_seqlens is None:
         at = i_b * NT
@@ -36,7 +36,7 @@ def first_block_of(p_cu_seqlens, i_b, NT, BT: tl.constexpr):
 
 
 @triton.jit
-def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
+def block_of(p_cu_seqlens, i_s, B, T, BT):
     """(sequence, its block) at entry i_s of what has an entry per block; past the sequence's end where no block is there."""
     if p_cu_seqlens is None:
         NT = tl.cdiv(T, BT)
@@ -71,7 +71,7 @@ def sequences(p_cu_seqlens, i_b, o_b, T, STEP: tl.constexpr):
 
 
 @triton.jit
-def first_blocks_of(p_cu_seqlens, i_b, o_b, NT, BT: tl.constexpr):
+def first_blocks_of(p_cu_seqlens, i_b, o_b, NT, BT):
     """`first_block_of` each of the sequences o_b of a program; of a pack a program has the one, i_b."""
     if p_cu_seqlens is None:
         at = o_b * NT

@@ -19,6 +19,7 @@ from seqc.backends.triton_gpu.order import WHOLE
 from seqc.backends.triton_gpu.print_kernel import Printed, print_named
 from seqc.backends.triton_gpu.print_team import print_team
 from seqc.backends.triton_gpu.schedule import Schedule, schedule
+from seqc.backends.triton_gpu.spans import SPAN, SPANS
 from seqc.backends.triton_gpu.team import UNITS
 from seqc.backends.triton_gpu.tuning.pace import Pacing
 from seqc.backends.triton_gpu.tuning.room import device_text, open_dims, room_text
@@ -50,7 +51,7 @@ def triton_kernels(
     open_ = open_dims(block.program, summaries.values(), plan.team is not None)
     team: dict[str, Printed] = {}
     if plan.team is None:
-        launcher = Launcher(plan, printed, chosen, open_)
+        launcher = Launcher(plan, printed, chosen, open_, pacing.enough)
     else:
         team = {name: one for name, one in print_team(plan.team).items() if printed[name.removeprefix("team_")].in_dots}
         shared = [d for d in plan.team.roles.blocked if d != BATCH]
@@ -66,7 +67,7 @@ def triton_kernels(
     several = any(len(ways) > 1 for ways in plan.ways.values())
     support = [pacing.text(plan.ways)] if several else []
     helpers = {"_add_shifted": shifted_text("_add_shifted"), "_warps": WARPS_TEXT, "_state_type": STATE_TYPE,
-               "_of_each": OF_EACH, "_way": pacing.function}
+               "_of_each": OF_EACH, "_way": pacing.function, SPAN: SPANS}
     runtime = [*helper_texts(chain.from_iterable(p.calls for p in every)), SUPPORT, EXTENTS]
     runtime += [text for name, text in helpers.items() if name in launcher.helpers]
     if open_:

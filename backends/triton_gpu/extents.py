@@ -6,6 +6,7 @@ take their names of locals from here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -13,9 +14,11 @@ from itertools import chain
 from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, BLOCKS, PIECES, SCRATCH, SPANS, STEPS, TURN, Array
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import rank_tile
-from seqc.backends.triton_gpu.schedule import Schedule
+from seqc.backends.triton_gpu.schedule import AGAIN_KERNEL, Schedule
+from seqc.backends.triton_gpu.spans import CALL, SPAN
 from seqc.diagnostics import SeqcBug
 from seqc.emit.names import safe_name
+from seqc.emit.text import lay
 from seqc.ir.arguments import argument_table
 from seqc.ir.block import BATCH
 from seqc.ir.dims import PIECE, base, is_rank, is_time, rank_size, unprimed
@@ -24,6 +27,7 @@ from seqc.ir.keys import slope_of
 from seqc.ir.program import HANDED
 
 TAB = "    "
+KEPT = "N_KEPT"  # states that forward keeps for backward
 EXTENTS = '''
 def _extents(B, T, rows, cu_seqlens):
     """(sequences, blocks of one, entries for all blocks, what makes an array with an entry per step, bounds) of a call.
@@ -63,12 +67,13 @@ def by_step(array: Array) -> bool:
 
 class Extents:
     """The sizes of one schedule. printed: kernel name ("forward", ...) -> its text; open_: dims whose sizes at a call limit
-    what fits a program (`room`)."""
+    what fits a program (`room`); enough: programs of the kernel `again` (`Pacing`)."""
 
     def __init__(
-        self, schedule: Schedule, printed: Mapping[str, Printed], tiles: Mapping[str, Tiles], open_: Sequence[str] = ()
+        self, schedule: Schedule, printed: Mapping[str, Printed], tiles: Mapping[str, Tiles], open_: Sequence[str] = (),
+        enough: int = 1,
     ) -> None:
-        self.schedule, self.printed, self.tiles, self.open = schedule, printed, tiles, open_
+        self.schedule, self.printed, self.tiles, self.open, self.enough = schedule, printed, tiles, open_, enough
         self.program, self.roles = schedule.block.program, schedule.roles
         program = self.program
         self.table = argument_table(program)
@@ -76,7 +81,7 @@ class Extents:
         self.taken = {safe_name(a) for a in self.arguments} | {"B", "T", "NT", "N_BLOCKS", "torch", "math", "tl", "x"}
         self.taken |= {f"d_{safe_name(a)}" for a in self.arguments} | {"empty", "cu_seqlens", "reverse", "STEP", "N_STEPS"}
         self.taken |= {"N_SPANS", "way", "io", "kept", "kernel", "key", "loads", "most", "need", "room", "stays"}  # of `room`
-        self.taken |= {"needs", "_"}
+        self.taken |= {"needs", "_", "EVERY", KEPT}
         self.save = self.fresh("save")  # the switch that says whether a gradient follows
         self.dims = {BATCH: "B", **{d: self.fresh(safe_name(d)) for d in program.dims}}
         ranks = dict.fromkeys(base(d) for d in self.roles.order if is_rank(d))
@@ -89,7 +94,8 @@ class Extents:
         plain = [x for x, decl in program.inputs.items() if decl.range == ANY and not decl.places]
         self.main = safe_name(plain[0]) if plain else self.real
         self.helpers: set[str] = set()  # what the functions call of the file's own
-        self.quiet: dict[str, Printed] = {}  # in a function with the switch `save`: what runs in a kernel's place without it
+        self.joined = False  # whether the function has the switch `save`
+        self.quiet: dict[str, Printed] = {}  # what then runs in a kernel's place without it
 
     def fresh(self, wanted: str) -> str:
         """A local name that nothing else has."""
@@ -134,15 +140,32 @@ class Extents:
         if any("N_STEPS" in k.runtime for k in kernels):
             lines.append("N_STEPS = B * T")
         spans = self.schedule.spans if any(SPANS in a.axes for k in kernels for a in k.arrays) else 1
-        lines += [f"N_SPANS = _extents(B, T, {rows * spans}, cu_seqlens)[2]"] if spans > 1 else []
+        lines += [f"{ALL_SPANS} = _extents(B, T, {rows * spans}, cu_seqlens)[2]"] if spans > 1 else []
         blocks = ", ".join([
             "NT" if chooses else "_", "N_BLOCKS" if saves or apart else "_",
             "empty" if any(by_block(a) or by_step(a) for k in kernels for a in k.arrays) else "_",
         ])
         lines.append(f"B, {blocks}, cu_seqlens = _extents(B, T, {rows}, cu_seqlens)")
+        if spans == CALL:
+            count = ALL_SPANS if any(k.kernel.span_in_grid for k in kernels) else "_"
+            call = lay(f"EVERY, {count}, {KEPT} = {self.helper(SPAN)}(", self.spans(self.dims, "cu_seqlens is not None"), ")", 4)
+            lines += [line[4:] for line in call.split("\n")]
         backwards = self.program.direction == "backward"
         lines.append(f"STEP = {'1 if reverse else -1' if backwards else '-1 if reverse else 1'}")
         return lines
+
+    def spans(self, dims: Mapping[str, str], packed: str) -> list[str]:
+        """The arguments of `_spans`. dims: the size of each, by name; packed: whether the call is of a pack."""
+        again = self.printed[AGAIN_KERNEL]
+        programs = " * ".join(self.grid_size(one, again, dims) for one in again.grid if one != ALL_SPANS)
+        return ["B", "T", str(self.rows_per_block()), programs or "1", f"enough={self.enough}", f"packed={packed}"]
+
+    def grid_size(self, one: str, kernel: Printed, dims: Mapping[str, str]) -> str:
+        """How many programs a kernel has along one axis of its grid."""
+        if not one.startswith(PIECES):
+            return dims.get(one, one)
+        code, size = self.size_of(one[1:], [kernel])[0][1], dims[one[1:]]
+        return f"-(-{size} // {re.sub(rf'{chr(92)}b{self.dims[one[1:]]}{chr(92)}b', size, code)})"
 
     def rows_per_block(self) -> int:
         """Steps between two saved states."""
@@ -165,7 +188,8 @@ class Extents:
         for axis in array.axes:
             if axis in (STEPS, BLOCKS, SPANS):
                 every = axis == STEPS or self.rows_per_block() == 1
-                axes[-1] = f"*{self.any}.shape[:2]" if every else ALL_BLOCKS if axis == BLOCKS else ALL_SPANS
+                entries = ALL_BLOCKS if axis == BLOCKS else KEPT if self.schedule.spans == CALL else ALL_SPANS
+                axes[-1] = f"*{self.any}.shape[:2]" if every else entries
             else:
                 axes.append(self.length(axis))
         shape = ", ".join(axes)

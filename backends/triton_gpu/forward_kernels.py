@@ -81,7 +81,7 @@ class ForwardKernels(Walks):
             missing = self.arrays.missing(decl.axes)
             if saves or hands:
                 out.append(Store(decl.leaf(), self.arrays.saved_state(s), missing, saves and not self.nested, hands))
-            if self.spans > 1 and s in self.kept_states:
+            if self.spans != 1 and s in self.kept_states:
                 out.append(Store(decl.leaf(), self.arrays.span_state(s), missing, saves=True))
         return out
 

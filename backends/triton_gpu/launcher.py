@@ -12,14 +12,15 @@ from dataclasses import replace
 from functools import cached_property
 
 from seqc.backends.triton_gpu.asked import WRITTEN, serves
-from seqc.backends.triton_gpu.extents import TAB
+from seqc.backends.triton_gpu.extents import KEPT, TAB
 from seqc.backends.triton_gpu.fetching import WALKS
 from seqc.backends.triton_gpu.gradient_sums import GradientSums
-from seqc.backends.triton_gpu.kernel import Array
+from seqc.backends.triton_gpu.kernel import SPANS, Array
 from seqc.backends.triton_gpu.print_items import OUTPUTS, SAVE
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.segments import neighbours
+from seqc.backends.triton_gpu.spans import CALL, SPAN
 from seqc.backends.triton_gpu.texts import host_code, wrapped
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Dtype, Saved
@@ -80,7 +81,7 @@ class Launcher(GradientSums):
 
     def launch(self, printed: Printed) -> list[str]:
         """One launch, every argument in place."""
-        arguments = ["None" if a is None else self.local(a.name) for a in printed.given] + ["cu_seqlens"]
+        arguments = ["None" if a is None else self.handed(a, printed) for a in printed.given] + ["cu_seqlens"]
         arguments += [self.runtime(x) for x in printed.runtime]
         named = [f"{name}={self.dims[d]}" for d, name in printed.dims]
         rows = self.rows_per_block()
@@ -88,12 +89,12 @@ class Launcher(GradientSums):
         names = {**{d: self.dims[d] for d in self.program.dims}, "t": str(rows), "s": str(rows)}
         named += [f"{name}={host_code(n, names)}" for name, n in printed.scalars]
         stages = self.stages(printed)
-        special = {"STAGES": stages, "PARTS": self.parts(printed), "EVERY": str(self.schedule.spans)}
+        special = {"STAGES": stages, "PARTS": self.parts(printed)}
         if printed.columns:
             tile = self.blocks[printed.columns]
             special["COLUMNS"] = self.either(lambda one: neighbours(tile, self.tiles[one.kernel.name].warps), printed)
         named += [f"{x}={special.get(x, x)}" for x in printed.settings]
-        named += [f"{x}={self.save if x == SAVE and self.quiet else on}" for x, on in printed.switches.items()]
+        named += [f"{x}={self.saves() if x == SAVE and on else on}" for x, on in printed.switches.items()]
         named += [f"num_warps={self.either(self.warps, printed)}", f"num_stages={stages}", "enable_fp_fusion=True"]
         lines = [f"{printed.name}[({self.grid(printed)},)]("]
         lines += wrapped([*arguments, *named], 108)
@@ -117,9 +118,20 @@ class Launcher(GradientSums):
         held = [" * ".join(self.blocks[base(d)] for d in own) for own in axes if own]
         return f"{self.helper('_warps')}({self.grid(printed)}, {self.any}, {most}, {' + '.join(held)})"
 
+    def handed(self, array: Array, printed: Printed) -> str:
+        """What a launch gives as one of a kernel's arrays: the initial states, where no others are kept for backward."""
+        name = self.local(array.name)
+        whole = self.schedule.spans == CALL and SPANS in array.axes and printed.kernel.span_in_grid
+        return f"{name} if {KEPT} else {self.local(f'{array.source}_0')}" if whole else name
+
+    def saves(self) -> str:
+        """Whether a launch keeps states for a gradient."""
+        tests = [self.save] * self.joined + [f"{KEPT} > 0"] * (self.schedule.spans == CALL)
+        return " and ".join(tests) or "True"
+
     def runtime(self, name: str) -> str:
         """A run-time argument of a kernel."""
-        return name
+        return str(self.schedule.spans) if name == "EVERY" and self.schedule.spans != CALL else name
 
     def parts(self, printed: Printed) -> str:
         """How many parts a long product falls into: one a warp, of 16 elements or more."""
@@ -175,12 +187,12 @@ class Launcher(GradientSums):
 
     def forward(self) -> list[str]:
         """`_forward_triton` and `_infer_triton`: one function with a switch, where their kernels are one text with a switch."""
-        printed = self.printed
-        if not self.joins() or printed["forward"].text != printed["infer"].text:
+        infer = self.printed.get("infer")
+        if infer is not None and not (self.joins() and self.printed["forward"].text == infer.text):
             return [self.run("_forward_triton", "forward"), self.run("_infer_triton", "infer")]
-        self.quiet = {"forward": printed["infer"]}
+        self.joined, self.quiet = True, {} if infer is None else {"forward": infer}
         texts = [self.run("_run_triton", "forward")]
-        self.quiet = {}
+        self.joined, self.quiet = False, {}
         keys = ", ".join(KEYS)
         for name, save, doc in (("_forward_triton", True, SAVING_DOC), ("_infer_triton", False, QUIET_DOC)):
             lines = [f"return _run_triton({save}, *tensors, {keys})"]
@@ -211,11 +223,11 @@ class Launcher(GradientSums):
         made = [a for a in arrays.values() if a.role in ("output", "final")]
         for a in arrays.values():
             if a.role in ("output", "final") or a.name in saved:
-                lines.append(self.allocate(a) + (f" if {self.save} else None" if self.quiet and a.name in saved else ""))
+                lines.append(self.allocate(a) + (f" if {self.save} else None" if self.joined and a.name in saved else ""))
         assert {a.name for a in made} == set(results), (results, list(arrays))
         lines += [*self.by_way(what, saved), f"return {unpack(names)}"]
-        doc = RUN_DOC if self.quiet else SAVING_DOC if save else QUIET_DOC
-        first = [self.save] if self.quiet else []
+        doc = RUN_DOC if self.joined else SAVING_DOC if save else QUIET_DOC
+        first = [self.save] if self.joined else []
         return _function(name, [*first, *(safe_name(a) for a in arguments)], doc, lines, calls=True)
 
     def taken_one_by_one(self, arguments: Sequence[str]) -> list[str]:
@@ -313,7 +325,7 @@ class Launcher(GradientSums):
             if asked and asked < self.every:
                 switches = [self.switch(a.of) for a in self.table if a.of in asked]
                 own = [f"if {' or '.join(switches)}:", *(TAB + line for line in own)]
-            for a in self.given_where_saved(group, fresh) if self.quiet else ():
+            for a in self.given_where_saved(group, fresh) if self.joined and self.schedule.spans == 1 else ():
                 handed = replace(a, dtype="io") if a.name in self.schedule.lean else a
                 lines += [f"if not {self.save}:", TAB + self.allocate(handed)]
             lines += own
@@ -329,6 +341,9 @@ class Launcher(GradientSums):
         """What forward gives to backward."""
         rows = self.rows_per_block() * self.schedule.spans
         blocks, packed = ([f"B * ((T + {rows - 1}) // {rows})"], [f"T // {rows} + B"]) if rows > 1 else (["B", "T"], ["1", "T"])
+        if self.schedule.spans == CALL and self.schedule.saved:
+            sizes = {d: dim_name(d) for d in self.program.dims}
+            blocks, packed = ([f"{self.helper(SPAN)}({', '.join(self.spans(sizes, own))})[2]"] for own in ("False", "True"))
         out = []
         for s in self.schedule.saved:
             dims = [dim_name(d) for d in self.program.states[s].dims]
@@ -342,7 +357,7 @@ class Launcher(GradientSums):
 
     def saved_state(self, state: str) -> str:
         """What a state's values are called that forward gives to backward."""
-        return f"{state}_every" if self.schedule.spans > 1 else f"{state}_in"
+        return f"{state}_every" if self.schedule.spans != 1 else f"{state}_in"
 
     def saved_names(self) -> list[str]:
         """The names of what forward gives to backward."""

@@ -28,7 +28,7 @@ from seqc.ir.graph import Node
 from seqc.ir.once import found_once
 
 # compile-time arguments that the launcher gives by name
-SETTINGS = ("STEP", "EVERY", "DOT", "PRECISION", "STAGES", "PARTS", "COLUMNS", "HELD", "AT_ONCE")
+SETTINGS = ("STEP", "DOT", "PRECISION", "STAGES", "PARTS", "COLUMNS", "HELD", "AT_ONCE")
 NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -63,6 +63,13 @@ class Printed:
         values = {SAVE: mode.save, OUTPUTS: mode.outputs}
         switches = {name: values[name] for name in self.switches}
         return replace(self, kernel=kernel, arrays=kernel.arrays, given=given, switches=switches)
+
+
+def keeps_none(printed: Printed) -> Printed:
+    """The same text where no state is kept for backward."""
+    mode = Mode(save=False, outputs=printed.switches.get(OUTPUTS, True))
+    kernel = printed.kernel
+    return printed.as_in(kernel.as_in(mode, kernel.name, kernel.doc), mode) if SAVE in printed.switches else printed
 
 
 @found_once
@@ -102,7 +109,7 @@ class KernelPrinter(ItemPrinter):
         names = self.names
         tile_dims = [d for d in (BATCH, *self.program.dims) if names.block[d] in names.used]
         dims = [d for d in self.program.dims if names.dims[d] in names.used and not d.endswith(ALL)]
-        runtime = tuple(x for x in ("B", "T", "N_STEPS", ALL_BLOCKS, "FIRST") if x in names.used)
+        runtime = tuple(x for x in ("B", "T", "N_STEPS", ALL_BLOCKS, "FIRST", "EVERY") if x in names.used)
         scalars = tuple((name, n) for n, name in self.values.scalars.items())
         needs_bt = "BT" in names.used
         constants = [names.dims[d] for d in dims] + [names.block[d] for d in tile_dims] + (["BT"] if needs_bt else [])

@@ -31,6 +31,7 @@ from seqc.backends.triton_gpu.roles import Roles, assign_roles, roles_along, wit
 from seqc.backends.triton_gpu.saved_products import read_instead, saved_products
 from seqc.backends.triton_gpu.shared_products import shared
 from seqc.backends.triton_gpu.sharing import Part, parted
+from seqc.backends.triton_gpu.spans import CALL
 from seqc.backends.triton_gpu.team import BACKWARD as TEAM_BACKWARD
 from seqc.backends.triton_gpu.team import FORWARD as TEAM_FORWARD
 from seqc.backends.triton_gpu.team import INFER as TEAM_INFER
@@ -63,8 +64,9 @@ class Schedule:
     share out what one cannot hold. ways: the ways to do the work of "forward", "infer" and "backward": each the kernels that
     do it, in the order of their launches. parts: by kernel, the
     schedules of those whose programs take pieces of another dim than the block's. spans: blocks between two states that
-    are kept for backward; narrow: the states that kernels hand on in bf16 where the inputs are that; before: by what is done,
-    the kernels that run first, whichever way it is done.
+    are kept for backward, `CALL` where each call says how many: the kernel `forward` is then that of inference too; narrow: the
+    states that kernels hand on in bf16 where the inputs are that; before: by what is done, the kernels that run first,
+    whichever way it is done.
     """
 
     block: Block
@@ -119,7 +121,7 @@ class Schedule:
 
     def hands_on(self, kernel: str) -> bool:
         """Whether the states of all blocks are for the outputs alone, and not kept, where phases do a kernel's work."""
-        return kernel == "infer" or (kernel == "forward" and self.spans > 1)
+        return kernel == "infer" or (kernel == "forward" and self.spans != 1)
 
     @property
     def pieces(self) -> frozenset[str]:
@@ -225,9 +227,12 @@ class _Scheduler(ForwardKernels, BackwardKernels):
                     beside[name] = one.planned({name: makers[name]})
             first = (PAIRS_KERNEL,) if self.pairs_of("forward") else ()
             before = dict.fromkeys(("forward", "infer"), first)
-            if self.spans > 1 and self.arrays.saved:
+            if self.spans != 1 and self.arrays.saved:
                 makers[AGAIN_KERNEL] = self.again_kernel
                 before["backward"] = (*first, AGAIN_KERNEL)
+                if self.spans == CALL:  # forward is then inference, but for states of a few spans
+                    del makers["infer"]
+                    ways["infer"] = ways["forward"]
             first = (PAIRS_KERNEL,) if self.pairs and PAIRS_KERNEL not in before.get("backward", ()) else ()
             ways = {name: (*one, ("states", "outputs")) for name, one in ways.items()}
             apart = (*first, "cotangents", *gradients)
@@ -284,7 +289,7 @@ class _Scheduler(ForwardKernels, BackwardKernels):
         roots = {key: n for key, n in self.gradient_roots().items() if unpieced(key) in self.part.keys}
         stores = [*self.stores(self.kept), *(Store(n, self.arrays.gradient(key, True)) for key, n in roots.items())]
         walks = {COTANGENTS: [self.backward[prev_key(s)] for s in self.program.states]}
-        if self.spans > 1 and self.arrays.saved:
+        if self.spans != 1 and self.arrays.saved:
             walks[AGAIN_KERNEL] = [self.forward[next_key(s)] for s in self.kept_states]
         told: dict[str, list[Store]] = {what: [] for what in walks}
         for store in stores:

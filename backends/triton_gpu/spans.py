@@ -3,13 +3,14 @@
 In: a block. Out: a number of blocks, a span. Of a span, forward keeps the states as its first block begins; before the
 gradients a kernel computes the states of its other blocks again, all spans at once. From forward to backward memory
 therefore holds one state a span. `checkpoint N` of a spec, or the option `save_states` of a compile, says how long a span
-is; otherwise memory does: states take no more than the inputs, which are kept too.
+is; otherwise a call does (`SPANS`): a span is the whole sequence, and nothing is kept, unless too few programs would then
+walk to keep a GPU busy.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from seqc.analysis.workload import nominal_sizes
 from seqc.ir.block import Block
@@ -20,10 +21,32 @@ from seqc.ir.program import Program
 from seqc.ir.traverse import reached
 
 STATE, INPUT = 4, 2  # bytes of an element: states are fp32, inputs are counted as bf16
+CALL = 0  # blocks of a span where each call says how many
+SMALL = 16  # states of all blocks are kept where they are smaller than the inputs by this factor
+SPAN = "_spans"
+SPANS = '''
+def _spans(B, T, rows, programs, enough, packed):
+    """(blocks of a span, spans of B sequences, how many states forward keeps for backward): one for each span, or none where
+    each sequence is one span, for a walk through it begins with the initial state.
+
+    rows: of a block; programs: that walk one span; enough: so many that more would not be done sooner. A pack has T steps.
+    """
+    many, blocks = 1 + (enough - 1) // max(B * programs, 1), T // rows + 1
+    every = blocks // (many * B if packed else many) + 1 if many > 1 else blocks
+    spans = T // (rows * every) + B if packed else -(-T // (rows * every)) * B
+    return every, spans, spans if spans > B else 0
+'''
+
+
+def spans_of_call(B: int, T: int, rows: int, programs: int, enough: int) -> tuple[int, int, int]:
+    """What `_spans` gives for a batch."""
+    names: dict[str, Callable[..., tuple[int, int, int]]] = {}
+    exec(SPANS, names)
+    return names[SPAN](B, T, rows, programs, enough, False)
 
 
 def blocks_between_saved(block: Block) -> int:
-    """Blocks of a span; 1 where each state is kept."""
+    """Blocks of a span; 1 where each state is kept, `CALL` where a call says how many."""
     program = block.program
     if block.rows == 1 or not program.states or block.form != "chunkwise":
         return 1
@@ -31,7 +54,7 @@ def blocks_between_saved(block: Block) -> int:
     if wish is not None:
         return max(1, -(-wish // block.rows))
     state, step = saved_bytes(program, nominal_sizes(program))
-    return 1 << max(0, math.ceil(math.log2(state / (step * block.rows)))) if step else 1
+    return CALL if SMALL * state > step * block.rows else 1
 
 
 def saved_bytes(program: Program, sizes: Mapping[str, int]) -> tuple[int, int]:

@@ -44,14 +44,14 @@ class Walks(Gradients):
 
     @property
     def spans(self) -> int:
-        """Blocks between two states that are kept."""
+        """Blocks between two states that are kept; `CALL` where each call says how many."""
         return blocks_between_saved(self.whole)
 
     @property
     def kept_states(self) -> tuple[str, ...]:
         """The states that forward keeps for backward."""
         saved = self.arrays.saved
-        return with_sources(saved, self.forward, self.program.states) if self.spans > 1 else saved
+        return with_sources(saved, self.forward, self.program.states) if self.spans != 1 else saved
 
     def tell(self, what: str, known: set[Node]) -> list[Item]:
         """Stores of what a walk has that are gradients, or that other gradients need."""

@@ -60,7 +60,7 @@ def turns(rows: Iterable[dict[str, Any]], manifest: Iterable[dict[str, Any]]) ->
         file = files[row["file"]]
         blocks = -(-row["steps"] // file["rows"])
         for kernel, seen in row["kernels"].items():
-            model = file["kernels"].get(kernel)
+            model = file["kernels"].get(kernel) or file["kernels"].get(kernel.replace("_infer_", "_forward_"))  # of one text
             if model is None:
                 continue
             waves = -(-seen["programs"] // (model["resident"] * row["units"]))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from seqc.analysis.cost import cost, volume
 from seqc.analysis.reach import endless, reach
 from seqc.analysis.unread import for_their_ends
-from seqc.backends.triton_gpu.spans import blocks_between_saved, saved_bytes
+from seqc.backends.triton_gpu.spans import CALL, blocks_between_saved, saved_bytes
 from seqc.diagnostics import Unsupported
 from seqc.driver.alike import alike
 from seqc.driver.asked import asked
@@ -183,6 +183,12 @@ def checkpoints(name: str, block: Block, sizes: dict[str, int]) -> list[str]:
     if name == "triton" and block.form == "chunkwise" and block.program.states:
         every = blocks_between_saved(block) * block.rows
         state, inputs = saved_bytes(block.program, sizes)
+        if every == CALL:
+            return [
+                "checkpoint: no state is kept, and the backward pass computes all again from the initial ones; where too few "
+                f"programs would then walk, a call keeps as few as keep the GPU busy, each of {state} bytes a sequence, beside "
+                f"{inputs} bytes of inputs a step in bfloat16"
+            ]
         again = "" if every == block.rows else ", and the backward pass computes those between again"
         bytes = f"{state / every:.0f} bytes a step, beside {inputs} of inputs in bfloat16"
         return [f"checkpoint: states are kept every {every} steps{again}: {bytes}"]

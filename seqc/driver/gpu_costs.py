@@ -16,11 +16,13 @@ from seqc.analysis.workload import Workload, lane
 from seqc.backends.triton_gpu.fetching import WALKS
 from seqc.backends.triton_gpu.launcher import warps_of_call
 from seqc.backends.triton_gpu.report.figures import KIND, Chosen, extents, known, tiles_of
-from seqc.backends.triton_gpu.spans import saved_bytes
+from seqc.backends.triton_gpu.schedule import AGAIN_KERNEL
+from seqc.backends.triton_gpu.spans import CALL, saved_bytes, spans_of_call
+from seqc.backends.triton_gpu.tuning.choose import Choice
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
 from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary
 from seqc.backends.triton_gpu.tuning.multiprocessor import Spent
-from seqc.backends.triton_gpu.tuning.pace import LAUNCH
+from seqc.backends.triton_gpu.tuning.pace import LAUNCH, Pacing
 from seqc.backends.triton_gpu.tuning.pacing import pacing, sharing
 from seqc.backends.triton_gpu.tuning.summary import BYTES, summarize
 from seqc.backends.triton_gpu.tuning.targets import Occupancy, Target, target_named
@@ -179,6 +181,7 @@ def _costs(
     chosen: Chosen, shape: Shape, sizes: Mapping[str, int], fixed: Mapping[str, int], target: Target
 ) -> Costs:
     pace = pacing(chosen)
+    chosen, states = _spanned(chosen, shape, sizes, pace, target)
     priced = {name: _priced(chosen, name, shape, sizes, target) for name in chosen.kernels}
     lean = _lean(chosen)
 
@@ -201,13 +204,28 @@ def _costs(
 
     infer, forward, back = map(launched, ("infer", "forward", "backward"))
     name = chosen.block.program.name
-    plan, rows = chosen.plan, max(chosen.block.rows, chosen.plan.every) * chosen.plan.spans
+    plan = chosen.plan
     elements = sum(math.prod(sizes[unprimed(d)] for d in chosen.block.program.states[s].dims) for s in plan.saved)
-    kept = 4 * shape.batch * -(-shape.steps // rows) * elements
+    kept = 4 * states * elements
     every_step = sum(math.prod(sizes[d] for d in a.axes[2:]) for a in plan.values)  # in the type of the inputs
     kept += BYTES[KIND] * shape.batch * shape.steps * every_step
     given = shape.batch * shape.steps * saved_bytes(chosen.block.program, sizes)[1]
     return Costs(name, target.name, str(shape), chosen.block.rows, kept, given, fixed, tuple(infer), (*forward, *back))
+
+
+def _spanned(
+    chosen: Chosen, shape: Shape, sizes: Mapping[str, int], pace: Pacing, target: Target
+) -> tuple[Chosen, int]:
+    """The choice as a call of this shape runs it, and how many states of all its sequences forward keeps."""
+    plan, rows = chosen.plan, max(chosen.block.rows, chosen.plan.every)
+    if plan.spans != CALL or AGAIN_KERNEL not in chosen.kernels:
+        return chosen, shape.batch * -(-shape.steps // (rows * max(plan.spans, 1)))
+    again = chosen.kernels[AGAIN_KERNEL]
+    model = KernelModel(_at_shape(again.summary, shape, sizes), target, Workload(1, shape.steps))
+    programs = int(evaluate(model.programs(model.dims), again.choice.tiles(AGAIN_KERNEL)))
+    every, _, states = spans_of_call(shape.batch, shape.steps, rows, programs, pace.enough)
+    again = replace(again, summary=replace(again.summary, span=every))
+    return replace(chosen, kernels={**chosen.kernels, AGAIN_KERNEL: again}), states
 
 
 def _lean(chosen: Chosen) -> Chosen:
@@ -278,7 +296,7 @@ def why_spilling(chosen: Chosen, name: str) -> str:
     mine = one.choice.tiles(one.name)
     asked = one.choice.kernels[one.name]
     made = sorted(
-        ((_nominal(asked.at[tiles["C"]], tiles, said, one.choice.target), tiles, said)
+        ((_nominal(asked.at[tiles["C"]], tiles, said, one.choice), tiles, said)
          for tiles, said in asked.told if said.error is None),
         key=lambda found: found[0],
     )
@@ -301,13 +319,13 @@ def why_spilling(chosen: Chosen, name: str) -> str:
     return f"{text}; rows are those of least time of forward and backward: {elsewhere}" if elsewhere else text
 
 
-def _nominal(summary: KernelSummary, tiles: Mapping[str, int], said: Verdict, target: Target) -> int:
+def _nominal(summary: KernelSummary, tiles: Mapping[str, int], said: Verdict, choice: Choice) -> int:
     """Modelled nanoseconds of tiles that were made, with their spills, for the shape that tiles are chosen for."""
-    model = KernelModel(summary, target)
+    model = KernelModel(summary, choice.target, choice.workload)
     took = model.told(said, tiles)
     if took is not None:
         return round(took.nanoseconds)
-    resident, spill = sharing(model, tiles, said, target)
+    resident, spill = sharing(model, tiles, said, choice.target)
     return int(evaluate(model.time(spill)[0], {**tiles, "resident": max(resident.programs, 1)}))
 
 

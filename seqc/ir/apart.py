@@ -18,7 +18,7 @@ from seqc.ir.program import Program, TensorDecl
 _BEFORE = ("d_", "need_")
 _BEHIND = r"_(after|all|before|of|t_u_start)(_\w+)?"
 _OF_GROUPS, _OF_DIAGONALS, _OF_PIECES = ("first", "length", "whole"), ("steps", "width"), ("piece_steps",)
-_OF_LAUNCHERS = ("DOT", "N_BLOCKS", "N_SPANS", "N_STEPS", "PRECISION", "STEP", "empty")
+_OF_LAUNCHERS = ("DOT", "EVERY", "N_BLOCKS", "N_KEPT", "N_SPANS", "N_STEPS", "PRECISION", "STEP", "empty")
 
 
 def apart(program: Program) -> Program:

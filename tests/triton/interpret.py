@@ -2,7 +2,8 @@
 
 In: one JSON object a line on standard input: a spec's path, a form (or null), rows, runs, packs (lengths, and whether
 reversed), "steps", the length at which a loop of single steps is compared with a run (0: none), "golden", whether a digest
-of the text is kept, and "listed", the forms of the spec in `tests/forms.tsv` (null: it is not there). A run is its steps,
+of the text is kept, "enough", how many programs walk spans side by side (left out: 1), and "listed", the
+forms of the spec in `tests/forms.tsv` (null: it is not there). A run is its steps,
 whether arguments are extreme (true, false, or "half": those of the second sample, at the tolerance of ordinary ones), and
 sizes. Where there are phases, packs take these; without packs the last two runs take them as well. Out: one JSON line each:
 null, or what went wrong. It is a process of its own because the interpreter is chosen when Triton is first imported.
@@ -73,6 +74,7 @@ def main() -> None:
     import torch
 
     from seqc.backends.triton_gpu.emit import triton_kernels
+    from seqc.backends.triton_gpu.tuning.pace import Pacing
     from seqc.diagnostics import Unsupported
     from seqc.driver.pipeline import fix_dims, lower
     from seqc.frontend.elaborate import load
@@ -89,7 +91,7 @@ def main() -> None:
             program = fix_dims(forms.for_kernels(one_run(load(Path(case["path"])))), case.get("dims", {}))
             try:
                 block = lower(program, case["form"], case["rows"])
-                text = triton_kernels(block).alone
+                text = triton_kernels(block, pacing=Pacing(enough=case.get("enough", 1))).alone
                 made = functions(text, Path(folder), f"case_{number}")
                 if case.get("team"):
                     lockstep.in_pieces(made["_pad"].__globals__)

@@ -15,7 +15,7 @@ import pytest
 from seqc.analysis.workload import Workload
 from seqc.backends.triton_gpu.emit import triton_kernels
 from seqc.backends.triton_gpu.schedule import schedule
-from seqc.backends.triton_gpu.spans import blocks_between_saved
+from seqc.backends.triton_gpu.spans import CALL, blocks_between_saved, spans_of_call
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.backends.triton_gpu.tuning.tiles import Lowered
@@ -102,14 +102,36 @@ def test_what_is_handed_on_in_bf16() -> None:
     for spec, narrow in (("gla", {"S"}), ("linear_attention_normalized", {"S"}), ("gsa", {"Z"}), ("mamba", set())):
         assert schedule(lower(load(SPECS / f"{spec}.seq"), None, 16)).narrow == narrow, spec
     kernels = triton_kernels(lower(load(SPECS / "gla.seq"), "chunkwise", 64))
-    assert re.findall(r"S_in = torch.empty\(.*dtype=(.*), device", kernels.text)[0] == "_state_type(q.dtype)"
-    assert [one.dtype for one in kernels.saved] == ["_state_type(io)"], "one state a block is kept from forward to backward"
+    backward = kernels.text.split("def _backward_triton(")[1]
+    assert re.findall(r"S_in = torch.empty\(.*dtype=(.*), device", backward) == ["_state_type(q.dtype)"]
+    assert [one.dtype for one in kernels.saved] == ["carry"], "what a span begins with is the recurrence's own"
 
 
-def test_states_take_no_more_than_the_inputs_that_are_kept_anyway() -> None:
-    """K = V = 64: 16 KiB of a state against 512 bytes of q, k, v and g a step; K = V = 128: 64 KiB against 1 KiB."""
+def test_a_call_says_how_many_states_are_kept() -> None:
+    """None where a walk has programs enough; otherwise as few spans as have them. Small states are kept as they are."""
     text = (SPECS / "gla.seq").read_text()
-    assert blocks_between_saved(lower(load(SPECS / "gla.seq"), "chunkwise", 16)) == 2
-    assert blocks_between_saved(lower(load(SPECS / "gla.seq"), "chunkwise", 32)) == 1
-    large = load(text.replace("dim H, K, V", "dim H, K = 128, V = 128"))
-    assert blocks_between_saved(lower(large, "chunkwise", 16)) == 4
+    assert blocks_between_saved(lower(load(SPECS / "gla.seq"), "chunkwise", 16)) == CALL
+    small = load(text.replace("dim H, K, V", "dim H, K = 2, V = 64"))
+    assert blocks_between_saved(lower(small, "chunkwise", 64)) == 1
+    assert spans_of_call(4, 1000, 16, 16, 64) == (63, 4, 0)
+    assert spans_of_call(1, 1000, 16, 16, 64) == (16, 4, 4)
+    assert spans_of_call(1, 1000, 16, 1, 640) == (1, 63, 63), "no more spans than blocks"
+    assert spans_of_call(2, 16, 16, 1, 64) == (1, 2, 0), "one block begins with the initial state"
+    assert spans_of_call(0, 16, 16, 1, 64)[2] == spans_of_call(1, 0, 16, 1, 64)[2] == 0
+
+
+@pytest.mark.parametrize("spec", ["gla", "gated_delta_rule", pytest.param("gsa", marks=pytest.mark.long)])
+def test_states_saved_or_computed_again_give_the_same_gradients(spec: str) -> None:
+    """A batch whose last block is short, and packs both ways, with an empty sequence and one that fills its span."""
+    path = str(SPECS / f"{spec}.seq")
+    cases: list[dict[str, object]] = [{"steps": 7 * ROWS + 3, "lengths": None, "reverse": False}]
+    cases += [{"lengths": one, "reverse": one[0] > 1} for one in ((1, 4 * ROWS, 0, 3 * ROWS + 1), (5 * ROWS + 2, 0, 2 * ROWS))]
+    lines = "\n".join(json.dumps({"path": path, "rows": ROWS, **one}) for one in cases)
+    command = [sys.executable, "-m", "tests.triton.settings"]
+    ran = subprocess.run(command, input=lines, capture_output=True, text=True, cwd=SPECS.parent, timeout=600, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    for case, line in zip(cases, ran.stdout.splitlines(), strict=True):
+        said = json.loads(line)
+        kept = [said[setting]["kept"] for setting in ("saved", "every", "spans", "call")]
+        assert kept[0] > kept[1] > 0 and kept[0] >= kept[2] > 0 and kept[3] == 0, kept
+        assert all(off < 1e-6 for one in said.values() for off in one["off"].values()), (case, said)

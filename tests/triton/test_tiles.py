@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from seqc.analysis.workload import TILES, Workload
 from seqc.backends.triton_gpu.emit import triton_kernels
 from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.kernel import Fetch, walk
@@ -40,8 +41,10 @@ EMPTY = VerdictTable()
 PARTS = ("wait for each other", "shared memory of a unit")
 
 
-def chosen(text: Path | str, target: str = "sm_90", table: VerdictTable = EMPTY, **sizes: int) -> Chosen:
-    return choose_tiles([Lowered(block, SIZES | sizes, "bf16") for block in lowerings(load(text))], target, table)
+def chosen(
+    text: Path | str, target: str = "sm_90", table: VerdictTable = EMPTY, workload: Workload | None = None, **sizes: int
+) -> Chosen:
+    return choose_tiles([Lowered(block, SIZES | sizes, "bf16") for block in lowerings(load(text))], target, table, workload)
 
 
 @pytest.mark.parametrize("target", ["sm_90", *(pytest.param(name, marks=pytest.mark.long) for name in ("sm_80", "gfx942"))])
@@ -92,10 +95,11 @@ def test_wishes_that_clash_with_the_target_are_told() -> None:
 
 def test_spills_have_a_price() -> None:
     """What the toolchain says of the best tiles makes them dearer, by how much they spill; rows stay those of least time."""
-    free = chosen(SPECS / "retention.seq")
+    free = chosen(SPECS / "retention.seq", workload=TILES)
     key = free.kernels["forward"].job.key
     many = replace(SPILL, spills=20_000, counts=(("spill", 10_000),))
-    few, found = (chosen(SPECS / "retention.seq", table=VerdictTable({key: said})) for said in (SPILL, many))
+    tables = (VerdictTable({key: said}) for said in (SPILL, many))
+    few, found = (chosen(SPECS / "retention.seq", table=table, workload=TILES) for table in tables)
     assert free.trained < few.trained < found.trained
     for one in (few, found):
         assert all(float(text.partition(" us")[0]) * 1000 >= one.trained for text in one.others().values())
@@ -126,7 +130,7 @@ def test_a_transposed_inverse_is_seen() -> None:
 @pytest.mark.parametrize(("spec", "form"), [("hgrn", "scan"), ("mamba", "step"), ("lstm", "step"), ("gla", "chunkwise")])
 def test_loops_whose_loads_feed_no_product_say_how_far_ahead_they_are_sent(spec: str, form: str) -> None:
     plan = schedule(lower(load(SPECS / f"{spec}.seq"), form, 16 if form != "step" else None))
-    for name in ("forward", "infer", *plan.ways["backward"][0][:1]):
+    for name in (*plan.ways["infer"][0], "forward", *plan.ways["backward"][0][:1]):
         printed = print_kernel(plan, plan.kernel(name))
         inner = re.findall(r"for i_[nt] in tl\.range\(.*num_stages=STAGES\):", printed.text)
         ahead = spec == "mamba"  # loaded two steps ahead, in no stages

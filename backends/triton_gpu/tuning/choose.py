@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from seqc.analysis.workload import Workload
-from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
+from seqc.analysis.workload import TILES, Workload
+from seqc.backends.triton_gpu.tuning.kernel_model import RESIDENT, KernelModel
 from seqc.backends.triton_gpu.tuning.kernel_problem import Kernel, Told, kernel_problem, tile_choices
 from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary
+from seqc.backends.triton_gpu.tuning.multiprocessor import MEMORY
 from seqc.backends.triton_gpu.tuning.targets import Target
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
 from seqc.solver.expression import evaluate
@@ -23,7 +24,7 @@ from seqc.solver.solve import solve
 
 Look = Callable[[str, int], Told]
 """Kernel and rows -> tiles that the toolchain was asked about, with rows as `C`, and its verdicts."""
-SLOWER = 1.2  # tiles that are slower than those chosen by this factor, by a model that is mostly too short, are not asked about
+SLOWER = 1.1  # tiles that the model takes for slower than those chosen by this factor are not asked about
 NO_FACTORS: Mapping[str, int] = MappingProxyType({})
 NOTHING_FITS = "nothing that was asked fits the registers: of what spills, the fastest by the model is taken"
 
@@ -37,6 +38,7 @@ class Choice:
     solution: Solution
     kernels: Mapping[str, Kernel]
     spilling: frozenset[str]
+    workload: Workload = TILES
 
     @property
     def rows(self) -> int:
@@ -79,17 +81,19 @@ class Choice:
                     return {"C": here["C"], **other}
         return self.tiles(kernel) if self.verdict(kernel) is None else None
 
-    def beside(self, kernel: str) -> list[dict[str, int]]:
+    def beside(self, kernel: str, gain: float = 0) -> list[dict[str, int]]:
         """What to ask of where the choice is known: the choice itself, if an older record does not tell how often its machine
-        code runs what; then tiles that differ in one step of one variable, fit the target, and would be no slower by the model.
-        When none is left, no step makes the kernel faster."""
+        code runs what; then tiles that differ in one step of one variable, fit the target, would be hardly slower by the
+        model, and whose bytes leave memory time to gain so many nanoseconds. When none is left, no step makes the kernel
+        faster."""
         one, here, said = self.kernels[kernel], self.tiles(kernel), self.verdict(kernel)
         if said is None or not said.work:
             return [] if said is None or said.tells_all(self.target.vendor) else [here]
-        model = KernelModel(one.at[here["C"]], self.target, spilling=True)
+        model = KernelModel(one.at[here["C"]], self.target, self.workload, spilling=True)
         limits = model.constraints()
         took = model.told(said, here)
         assert took is not None
+        modelled = evaluate(model.time()[0], {**here, "resident": self.own(kernel, "resident")})
         found = []
         for variable in model.variables():
             domain = sorted(variable.domain)
@@ -99,7 +103,10 @@ class Choice:
                 tiles = next((one for one in fitting if all(x.holds({**one, "resident": 1}) for x in limits)), None)
                 if tiles is None or one.told_all(tiles, self.target):
                     continue
-                if evaluate(model.time()[0], {**tiles, "resident": 1}) < SLOWER * took.nanoseconds:
+                fits = (n for n in RESIDENT if all(x.holds({**tiles, "resident": n}) for x in limits))
+                if min(evaluate(model.time()[0], {**tiles, "resident": n}) for n in fits) > SLOWER * modelled:
+                    continue
+                if evaluate(model.traffic(), tiles) / (MEMORY * self.target.bytes_per_ns) < took.nanoseconds - gain:
                     found.append(tiles)
         return found
 
@@ -151,7 +158,7 @@ def choose(
             return found
         spilling |= named
         problem, found = answer({k: _spilling(one) if k in spilling else one for k, one in given.items()})
-    return Choice(target, problem, found, given, spilling)
+    return Choice(target, problem, found, given, spilling, workload or TILES)
 
 
 def _tiles(solution: Solution) -> dict[str, int]:

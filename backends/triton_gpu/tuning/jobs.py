@@ -45,7 +45,6 @@ class Jobs:
             self.fixed.append((arg, number_at(n, extents)))
         # packs and reversed runs use the same tiles: they differ in addresses only
         self.fixed += [("p_cu_seqlens", None), ("STEP", 1)]
-        self.fixed += [("EVERY", plan.spans)] if "EVERY" in names else []
         self.fixed += [(n, None) for n, a in arrays.items() if a is None]
         self.fixed += list(printed.switches.items())
         self.stages, self.in_parts = "STAGES" in names, "PARTS" in names

@@ -312,12 +312,14 @@ class KernelModel:
         programs = int(evaluate(self.programs(self.dims), at)) * along
         moved, warps = int(evaluate(self.traffic(), at)), at[self.called_by("warps")]
         waits = self.summary.meets * MEET_LATENCY * turns
-        return spent(code(verdict, warps), self.target, programs, self.workload.length, moved, waits)
+        steps = self.workload.length if along == 1 else turns * self.summary.rows
+        return spent(code(verdict, warps), self.target, programs, steps, moved, waits)
 
     def walks(self) -> tuple[int, int]:
         """(programs along a sequence, turns of each)."""
         turns = -(-self.workload.length // self.summary.rows)
-        return (1, turns) if self.summary.loops_over_time else (-(-turns // self.summary.span), self.summary.span)
+        span = turns if self.summary.loops_over_time else min(turns, self.summary.span)
+        return -(-turns // span), span
 
     def programs(self, dims: Iterable[str]) -> Expr:
         """Programs that walk a sequence, or one of its turns, counting of the cut dims only those named."""

@@ -21,6 +21,7 @@ from seqc.solver.expression import Case, Chosen, Const, Expr, Sum, ceil_div, eva
 from seqc.solver.problem import Constraint, Problem, Variable
 
 NEVER = 1 << 50  # nanoseconds that no kernel takes
+UNTOLD = 110  # hundredths of its modelled time as which a kernel counts whose machine code is known of other tiles alone
 
 Told = tuple[tuple[Mapping[str, int], Verdict], ...]
 """Tiles of a kernel (rows, blocks, warps and stages by name), and what the toolchain said of each."""
@@ -206,11 +207,11 @@ class _OneKernel:
 
     def time(self, rows: int) -> tuple[Expr, tuple[tuple[str, Expr], ...]]:
         """Nanoseconds, and the quantities behind them: by the machine code of tiles that were made; of others by the model,
-        times the least factor by which it was too short."""
+        times the least factor by which it was too short, and times `UNTOLD`."""
         builder = self.at[rows]
         whole, parts = builder.time(self.spilled(rows))
         named = [(Chosen(self.names(tiles)), ns) for tiles, ns, _ in self.priced[rows]]
-        factor = min((factor for _, _, factor in self.priced[rows]), default=self.kernel.factor)
+        factor = min((factor * UNTOLD // 100 for _, _, factor in self.priced[rows]), default=self.kernel.factor)
         whole = whole if factor == 100 else ceil_div(whole * factor, lift(100))
         if named:
             whole = Sum((most(0, Sum((whole, *(one * -NEVER for one, _ in named)))), *(one * ns for one, ns in named)))

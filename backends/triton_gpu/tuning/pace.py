@@ -34,10 +34,12 @@ class Pace:
 
 @dataclass(frozen=True)
 class Pacing:
-    """What a launcher is told. few: sequences of up to so many steps take them one by one; kernels: by name, those that the
+    """What a launcher is told. few: sequences of up to so many steps take them one by one; enough: programs of the kernel
+    `again`, of which more would not be done sooner; kernels: by name, those that the
     model has timed; words: at what sizes, and for what."""
 
     few: int = 1
+    enough: int = 1
     kernels: Mapping[str, Pace] = field(default_factory=dict)
     bandwidth: int = 1
     words: str = "not timed"

@@ -11,18 +11,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from math import ceil
 from pathlib import Path
 
 from seqc.analysis.workload import Workload
-from seqc.backends.triton_gpu.schedule import STEPS_KERNEL
+from seqc.backends.triton_gpu.schedule import AGAIN_KERNEL, STEPS_KERNEL
 from seqc.backends.triton_gpu.tuning.kernel_model import MEET_LATENCY, OVERHEAD_REGISTERS, KernelModel
-from seqc.backends.triton_gpu.tuning.multiprocessor import code, wave
+from seqc.backends.triton_gpu.tuning.multiprocessor import MEMORY, code, wave
 from seqc.backends.triton_gpu.tuning.pace import Pace, Pacing
 from seqc.backends.triton_gpu.tuning.targets import Occupancy, Target, occupancy, target_named
 from seqc.backends.triton_gpu.tuning.tiles import Chosen, ChosenKernel
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
 from seqc.solver.expression import evaluate
 
+LITTLE = 1.1  # times what a kernel takes with all programs that the device holds
 MEASURED = Path(__file__).parent / "measured.json"
 """Nanoseconds of a turn by `pace_key`, as `benchmarks.gpu.calibrate` writes them; absent until a GPU was there."""
 
@@ -49,7 +51,25 @@ def pacing(chosen: Chosen) -> Pacing:
     seen = {name: measured()[key] for name in kernels if (key := pace_key(chosen, name)) in measured()}
     kernels |= {name: replace(kernels[name], busy=nanoseconds) for name, nanoseconds in seen.items()}
     words = f"{chosen.target}, bf16, {sizes}" + (f"; measured: {', '.join(seen)}" if seen else "")
-    return Pacing(few_steps(chosen), kernels, target.bytes_per_ns, words)
+    return Pacing(few_steps(chosen), enough(chosen, kernels, target), kernels, target.bytes_per_ns, words)
+
+
+def enough(chosen: Chosen, kernels: Mapping[str, Pace], target: Target) -> int:
+    """The fewest programs of the kernel `again` that take little more time than any number of them."""
+    if AGAIN_KERNEL not in kernels:
+        return 1
+    kernel, pace = chosen.kernels[AGAIN_KERNEL], kernels[AGAIN_KERNEL]
+
+    def busy(sharing: int) -> float:
+        if kernel.verdict is None or not kernel.verdict.work:
+            return pace.busy
+        one = code(kernel.verdict, kernel.tiles.warps)
+        return 1000 * wave(one, one.turn(kernel.summary.rows), sharing, target) / target.clock_mhz
+
+    times = {many: busy(many) for many in range(1, pace.resident + 1)}  # by programs that share a unit, of a turn of each
+    best = max(pace.moved / (MEMORY * target.bytes_per_ns), min(ns / (many * target.units) for many, ns in times.items()))
+    wanted = {many: max((many - 1) * target.units + 1, ceil(ns / (LITTLE * best))) for many, ns in times.items()}
+    return next((n for many, n in wanted.items() if n <= many * target.units), pace.resident * target.units)
 
 
 def few_steps(chosen: Chosen) -> int:
@@ -58,7 +78,7 @@ def few_steps(chosen: Chosen) -> int:
         return 1
     target = target_named(chosen.target)
     steps, plan = chosen.kernels[STEPS_KERNEL], chosen.plan
-    block = sum(_time(chosen.kernels[name], target, 1) for name in (*plan.before.get("infer", ()), "infer"))
+    block = sum(_time(chosen.kernels[name], target, 1) for name in (*plan.before.get("infer", ()), *plan.ways["infer"][0]))
     return max([1, *(t for t in range(2, chosen.block.rows + 1) if _time(steps, target, t) <= block)])
 
 
@@ -86,7 +106,7 @@ def _shared(kernel: ChosenKernel, model: KernelModel, target: Target) -> tuple[d
 def _pace(kernel: ChosenKernel, target: Target) -> Pace:
     model = KernelModel(kernel.summary, target)
     at, spilled = _shared(kernel, model, target)
-    walks = kernel.summary.loops_over_time
+    walks = kernel.summary.loops_over_time or kernel.summary.span > 1
     told = {name: int(evaluate(expr, at)) for name, expr in model.time(spilled)[1]}
     busy = told["ns at the units"] // (told["waves"] * told["turns a program"])
     moved = int(evaluate(model.traffic(), at)) // (told["programs"] * told["turns a program"])

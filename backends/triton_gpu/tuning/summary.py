@@ -20,6 +20,7 @@ from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import ALL, COLUMNS, lines, rank_tile
 from seqc.backends.triton_gpu.schedule import Schedule
+from seqc.backends.triton_gpu.spans import CALL
 from seqc.backends.triton_gpu.team import UNITS
 from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Pieces, Role, Tile, Work
 from seqc.backends.triton_gpu.uses import Uses, taken
@@ -29,6 +30,7 @@ from seqc.ir.graph import Node, operands
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 ADDRESS = 2.0  # operations for the address of each element that is loaded or stored
+TURNS = 8  # of a span, where a call says how many: tiles are chosen for this number
 LANES = 32  # neighbouring elements that one warp should read at once
 
 
@@ -83,7 +85,7 @@ class _Summary:
         operands = [Tile(side, BYTES[self.kind]) for side in sides]
         operands = [tile for tile in operands if all(set(tile.dims) != set(one.dims) for one in kept)]
         loads = [i for i in items if isinstance(i, Load)]
-        stores = [i for i in items if isinstance(i, Store)]
+        stores = [i for i in items if isinstance(i, Store) and not (self.plan.spans == CALL and SPANS in i.array.axes)]
         carried = () if self.kernel.block_in_grid else tuple(self.tile(n) for n in states)
         return KernelSummary(
             name=self.kernel.name,
@@ -99,7 +101,7 @@ class _Summary:
             written=tuple(self.stored(i) for i in stores),
             rows=self.plan.block.rows,
             loops_over_time=not (self.kernel.block_in_grid or self.kernel.span_in_grid),
-            span=self.kernel.spans if self.kernel.span_in_grid else 1,
+            span=(self.kernel.spans or TURNS) if self.kernel.span_in_grid else 1,
             fetches=any(isinstance(i, Fetch) for i in walk(self.kernel.body)),
             limits=tuple(self.limits()),
         )

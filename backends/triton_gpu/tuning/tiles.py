@@ -15,13 +15,14 @@ from functools import partial
 from itertools import chain
 from statistics import median_low
 
-from seqc.analysis.workload import Workload
+from seqc.analysis.workload import FEW_MATRICES, TILES, TILES_OF_MATRICES, Workload
 from seqc.backends.triton_gpu.emit import default_tiles
 from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.kernel import BLOCKS
-from seqc.backends.triton_gpu.print_kernel import Printed, print_named
+from seqc.backends.triton_gpu.print_kernel import Printed, keeps_none, print_named
 from seqc.backends.triton_gpu.print_team import print_team
 from seqc.backends.triton_gpu.schedule import AGAIN_KERNEL, PAIRS_KERNEL, STEPS_KERNEL, Schedule, schedule
+from seqc.backends.triton_gpu.spans import CALL
 from seqc.backends.triton_gpu.tuning.choose import Choice, choose
 from seqc.backends.triton_gpu.tuning.jobs import Jobs
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
@@ -35,10 +36,13 @@ from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable, fami
 from seqc.diagnostics import Diagnostic, Label, Unsupported
 from seqc.ir.block import Block
 from seqc.solver.enumerate import solve_by_enumeration
+from seqc.solver.expression import evaluate
 from seqc.solver.problem import Clash, Problem, Solution
 from seqc.solver.solve import solve
 
 TRAINED = ("forward", "backward")
+PHASES = ("states", "outputs")
+GAIN = 0.01  # of the time of forward and backward: tiles that cannot gain as much are not asked about
 OTHER_ROWS = 1.6  # rows that the model takes for no slower than this, beside those chosen, are asked about: it knows rows least
 
 
@@ -47,7 +51,7 @@ def groups(plan: Schedule) -> tuple[tuple[str, ...], ...]:
     other kernels take pieces of other dims: there these results are added up between the phases."""
     backward = tuple(name for name in plan.way("backward", "cotangents") if name != PAIRS_KERNEL)
     apart = tuple((name,) for name in backward) if plan.parts else (backward,)
-    ahead = (("forward",), ("backward",), ("infer",), (PAIRS_KERNEL,), ("states", "outputs"), (AGAIN_KERNEL,))
+    ahead = (("forward",), ("backward",), ("infer",), (PAIRS_KERNEL,), PHASES, (AGAIN_KERNEL,))
     found: tuple[tuple[str, ...], ...] = (*ahead, *apart, (STEPS_KERNEL,))
     return tuple(names for names in found if names and all(name in plan.kernels for name in names))
 
@@ -136,9 +140,10 @@ class Lowered:
         return self.made[name][0] if name in self.made else None
 
     def jobs(self, name: str, target: str) -> Jobs:
-        """What the toolchain can be asked of a kernel."""
+        """What the toolchain can be asked of a kernel: as most calls launch it, where it has switches."""
         if (name, target) not in self.asked:
-            self.asked[name, target] = Jobs(self.plan.of(name), self.kernel(name)[0], target, self.sizes, self.kind)
+            usual = keeps_none(self.kernel(name)[0]) if self.plan.spans == CALL else self.kernel(name)[0]
+            self.asked[name, target] = Jobs(self.plan.of(name), usual, target, self.sizes, self.kind)
         return self.asked[name, target]
 
     def tiles(self, name: str, chosen: Mapping[str, int]) -> Tiles:
@@ -166,7 +171,9 @@ class _Chooser:
         self, lowered: Sequence[Lowered], target: str, table: VerdictTable, workload: Workload | None
     ) -> None:
         self.program, self.target, self.table = lowered[0].block.program, target_named(target), table
-        self.workload = workload
+        matrices = lowered[0].block.form == "chunkwise"
+        self.workload = workload or (TILES_OF_MATRICES if matrices else TILES)
+        self.few = workload or (FEW_MATRICES if matrices else TILES)
         self.lowered = {one.block.rows: one for one in lowered}
         self.known: dict[tuple[tuple[str, ...], int], Choice | Clash] = {}
         self.factors: dict[str, int | None] = {}
@@ -198,7 +205,7 @@ class _Chooser:
 
         return Chosen(
             best.block, best.plan, self.target.name, best.sizes, kernels, spent[rows], others, best.printed, asked,
-            lambda: (*self.besides(choices), *chain(*(self.asks(self.untold(c)) for c in spent if near(c)))),
+            lambda: (*self.besides(choices, spent[rows]), *chain(*(self.nearer(c, spent[rows]) for c in spent if near(c)))),
         )
 
     def team(self) -> Chosen:
@@ -217,7 +224,7 @@ class _Chooser:
         trained = sum(kernels[name].nanoseconds for name in TRAINED)
         return Chosen(
             lowered.block, lowered.plan, self.target.name, lowered.sizes, kernels, trained, dict[int, str], lowered.printed,
-            lambda: tuple(self.asks(choices)), lambda: tuple(self.besides(choices)),
+            lambda: tuple(self.asks(choices)), lambda: tuple(self.besides(choices, trained)),
         )
 
     def asks(self, choices: Mapping[str, Choice]) -> Iterable[Job]:
@@ -226,8 +233,15 @@ class _Chooser:
             if tiles is not None:
                 yield self.job(name, tiles)
 
-    def besides(self, choices: Mapping[str, Choice]) -> Iterable[Job]:
-        return (self.job(name, tiles) for name, choice in choices.items() for tiles in choice.beside(name))
+    def besides(self, choices: Mapping[str, Choice], trained: int) -> Iterable[Job]:
+        """What lies beside tiles, and may gain what is worth a question. trained: nanoseconds of forward and backward."""
+        gain = GAIN * trained
+        return (self.job(name, tiles) for name, choice in choices.items() for tiles in choice.beside(name, gain))
+
+    def nearer(self, rows: int, trained: int) -> Iterable[Job]:
+        """What to ask of rows that were not chosen: their tiles, then what lies beside them."""
+        untold = self.untold(rows)
+        return self.asks(untold) if untold else self.besides(self.chosen_at(rows), trained)
 
     def job(self, name: str, tiles: Mapping[str, int]) -> Job:
         lowered = self.lowered[tiles["C"]]
@@ -273,8 +287,11 @@ class _Chooser:
 
     def untold(self, rows: int) -> dict[str, Choice]:
         """The kernels with so many rows whose machine code is not known at the tiles that are best by the model."""
-        found = [choice for name in TRAINED for choice in self.faster(name, rows)[0]]
-        return {k: choice for choice in found for k in choice.kernels if choice.verdict(k) is None}
+        return {k: choice for k, choice in self.chosen_at(rows).items() if choice.verdict(k) is None}
+
+    def chosen_at(self, rows: int) -> dict[str, Choice]:
+        """The choice of each kernel of forward and backward with so many rows, in the way that is fastest by the model."""
+        return {k: choice for name in TRAINED for choice in self.faster(name, rows)[0] for k in choice.kernels}
 
     def faster(self, what: str, rows: int) -> tuple[list[Choice], int]:
         """(the choices of the kernels of a direction, in the way that is fastest by the model, its nanoseconds); none where no
@@ -286,9 +303,19 @@ class _Chooser:
             found = {some: self.tried(some, rows) for some in groups(plan) if names & {*some}}
             choices = [one for one in found.values() if isinstance(one, Choice)]
             if len(choices) == len(found):
-                spent = sum(one.part(name, "ns") for some, one in zip(found, choices, strict=True) for name in some)
+                spent = sum(self.nanoseconds(one, name) for some, one in zip(found, choices, strict=True) for name in some)
                 best = (choices, spent) if not best[0] or spent < best[1] else best
         return best
+
+    def nanoseconds(self, choice: Choice, name: str) -> int:
+        """What a kernel takes at the tiles of a choice, of the workload that rows are chosen for."""
+        if choice.workload == self.workload:
+            return choice.part(name, "ns")
+        tiles, said = choice.tiles(name), choice.verdict(name)
+        model = KernelModel(choice.kernels[name].at[choice.rows], self.target, self.workload)
+        took = said and model.told(said, tiles)
+        time = evaluate(model.time()[0], {**tiles, "resident": choice.own(name, "resident")})
+        return round(took.nanoseconds) if took else int(time) * self.factor(name) // 100
 
     def tried(self, names: Sequence[str], rows: int) -> Choice | Clash:
         """The answer by trying every assignment, which is sooner had than the solver's; it does not tell what binds."""
@@ -305,7 +332,7 @@ class _Chooser:
         shared = plan.roles.blocked if len(names) > 1 and names in groups(plan) else ()
         return choose(
             " and ".join(names), summaries, self.target,
-            self.told, shared=shared, workload=self.workload, solver=solver,
+            self.told, shared=shared, workload=self.few if names == PHASES else self.workload, solver=solver,
             factors={name: self.factor(name) for name in names},
         )
 
