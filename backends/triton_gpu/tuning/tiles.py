@@ -44,6 +44,7 @@ TRAINED = ("forward", "backward")
 PHASES = ("states", "outputs")
 GAIN = 0.01  # of the time of forward and backward: tiles that cannot gain as much are not asked about
 OTHER_ROWS = 1.6  # rows that the model takes for no slower than this, beside those chosen, are asked about: it knows rows least
+UNTOLD_ROWS = 1.2  # the same of rows whose machine code is not known, of which the model expects too much
 
 
 def groups(plan: Schedule) -> tuple[tuple[str, ...], ...]:
@@ -197,7 +198,7 @@ class _Chooser:
             return {c: self.instead(c) for c in self.lowered if c != rows}
 
         def near(c: int) -> bool:
-            return c != rows and spent[c] < OTHER_ROWS * spent[rows]
+            return c != rows and spent[c] < (UNTOLD_ROWS if self.untold(c) else OTHER_ROWS) * spent[rows]
 
         def asked() -> tuple[Job, ...]:
             faster = [c for c in spent if spent[c] < spent[rows] and self.unpriced(c)]
@@ -239,9 +240,15 @@ class _Chooser:
         return (self.job(name, tiles) for name, choice in choices.items() for tiles in choice.beside(name, gain))
 
     def nearer(self, rows: int, trained: int) -> Iterable[Job]:
-        """What to ask of rows that were not chosen: their tiles, then what lies beside them."""
-        untold = self.untold(rows)
-        return self.asks(untold) if untold else self.besides(self.chosen_at(rows), trained)
+        """What to ask of rows that were not chosen: of the kernel that takes most of their time, and of which something is left
+        to ask. Its tiles, or where these are known what lies beside them."""
+        choices, untold = self.chosen_at(rows), self.untold(rows)
+        for name in sorted(untold or choices, key=lambda k: -self.nanoseconds(choices[k], k)):
+            one = {name: choices[name]}
+            jobs = tuple(self.asks(one) if untold else self.besides(one, trained))
+            if jobs:
+                return jobs
+        return ()
 
     def job(self, name: str, tiles: Mapping[str, int]) -> Job:
         lowered = self.lowered[tiles["C"]]
