@@ -148,8 +148,8 @@ class Extents:
         lines.append(f"B, {blocks}, cu_seqlens = _extents(B, T, {rows}, cu_seqlens)")
         if spans == CALL:
             count = ALL_SPANS if any(k.kernel.span_in_grid for k in kernels) else "_"
-            call = lay(f"EVERY, {count}, {KEPT} = {self.helper(SPAN)}(", self.spans(self.dims, "cu_seqlens is not None"), ")", 4)
-            lines += [line[4:] for line in call.split("\n")]
+            call = f"EVERY, {count}, {KEPT} = {self.helper(SPAN)}("
+            lines += [line[4:] for line in lay(call, self.spans(self.dims, "cu_seqlens is not None"), ")", 4).split("\n")]
         backwards = self.program.direction == "backward"
         lines.append(f"STEP = {'1 if reverse else -1' if backwards else '-1 if reverse else 1'}")
         return lines
