@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from seqc.analysis.pieces import Pieces, pieces_of
-from seqc.backends.native_cpu.narrow import narrowed
+from seqc.backends.native_cpu.narrow import channels, narrowed
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.ir.graph import BATCH, Node, const, leaf, leaves, rebuild, substitute, topological
@@ -44,7 +44,8 @@ class Lanes:
     that only backward needs; firsts: (array, step, array of starts): what is saved of a state that is an earlier value
     of another, which backward reads of the other. sums: (array, place in it, what is summed). sizes: dim -> the size
     that it must have. joined: arrays that are not written, for what they would hold is added to the gradient of the
-    same input, by states of the run's own.
+    same input, by states of the run's own. channels: dims that lie side by side in a step, with their sizes; laid: the dims of
+    each parameter as it lies in memory.
     """
 
     forth: bool
@@ -58,6 +59,8 @@ class Lanes:
     joined: tuple[str, ...] = ()
     firsts: tuple[tuple[str, int, str], ...] = ()
     early: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    channels: Mapping[str, int] = field(default_factory=dict)
+    laid: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def program(self) -> Program:
@@ -122,6 +125,7 @@ def _taps(plan: Plan) -> dict[str, tuple[str, int]]:
 
 @found_once
 def _forth(plan: Plan) -> Lanes | None:
+    beside, laid = channels(plan), {x: d.dims for x, d in plan.program.params.items()}
     plan = narrowed(plan)
     program = plan.program
     if not _fits(program):
@@ -141,15 +145,16 @@ def _forth(plan: Plan) -> Lanes | None:
     arrays = {x: (x, 0) for x in program.inputs}
     cut = replace(cut, whole=replace(program, updates={s: plan.forward[next_key(s)] for s in program.states}))
     whole = saved and len(kept) == len(plan.saved_states)
-    return Lanes(True, cut, arrays, back, {**results, **(kept if whole else {})}, tuple(kept) if whole else ())
+    given = {**results, **(kept if whole else {})}
+    return Lanes(True, cut, arrays, back, given, tuple(kept) if whole else (), channels=beside, laid=laid)
 
 
 @found_once
 def lanes_back(plan: Plan) -> Lanes | None:
     """What runs in lanes backward; None where the plan is another."""
-    within = _forth(plan) is not None
+    within = _forth(plan)
     plan = narrowed(plan)
-    if not within or plan.kept or plan.products or plan.factors or plan.every != 1:
+    if within is None or plan.kept or plan.products or plan.factors or plan.every != 1:
         return None
     program, names = plan.program, dict[Node, Node]()
     states = {s: TensorDecl(s, "state", (), init=const(0.0)) for s in program.states}
@@ -190,7 +195,7 @@ def lanes_back(plan: Plan) -> Lanes | None:
         cut = _cut(replace(turned, states=held, updates=updates | due), roots)
         if cut and len(held) <= FEW:
             sums = tuple((*x, n) for x, n in found[0].items())
-            return Lanes(False, cut, arrays, backs, results, (), sums, found[1], own, (), alts)
+            return Lanes(False, cut, arrays, backs, results, (), sums, found[1], own, (), alts, within.channels, within.laid)
     return None
 
 

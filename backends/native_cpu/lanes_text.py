@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 from seqc.analysis.pieces import lags_of
 from seqc.analysis.time_invariant import not_invariant
@@ -61,16 +62,16 @@ class _Body:
         return f"c.{self.numbers[n]}"
 
 
-def _numbers(numbers: Mapping[Node, str], title: str) -> list[str]:
+def _numbers(lanes: Lanes, numbers: Mapping[Node, str], title: str) -> list[str]:
     """The struct of what is made of parameters alone, and the function that makes it."""
     lines, names = list[str](), dict[Node, str]()
     for n in topological(numbers):
         if n.op == "const":
             names[n] = literal(float(f"{n.attr('value')}"))
         elif n.op == "leaf":
-            names[n] = f"a.g_{ident(n.text('name'))}" + ("" if n.dims else "[0]")
+            names[n] = _spot(lanes, n.text("name"), {})
         elif n.op == "take":
-            names[n] = f"{names[n.args[0]]}[{_place(n)}]"
+            names[n] = _spot(lanes, n.args[0].text("name"), {n.text("dim"): _place(n)})
         elif n.op in ("expand", "rename"):
             names[n] = names[n.args[0]]
         else:
@@ -86,6 +87,17 @@ def _numbers(numbers: Mapping[Node, str], title: str) -> list[str]:
 def _place(n: Node) -> str:
     at = n.number("at")
     return str(at) if at >= 0 else f"n_{ident(n.text('dim'))} - {-at}"
+
+
+def _spot(lanes: Lanes, param: str, places: Mapping[str, str], array: str = "", row: str = "") -> str:
+    """A number of a parameter, or of its gradient (array, from `row` on), at a channel and at places of its other dims."""
+    dims = lanes.laid[param]
+    terms = [row] if row else []
+    for k, d in enumerate(dims):
+        place = places.get(d, "channel" if lanes.channels.get(d, 1) > 1 else "0")
+        stride = "".join(f" * n_{ident(x)}" for x in dims[k + 1 :] if lanes.channels.get(x, 2) > 1)
+        terms += [f"{f'({place})' if ' ' in place and stride else place}{stride}"] if place != "0" else []
+    return f"a.g_{ident(array or param)}[{' + '.join(terms) or '0'}]"
 
 
 def lanes_text(lanes: Lanes) -> str:
@@ -123,7 +135,7 @@ def lanes_text(lanes: Lanes) -> str:
         "LAGS": str(LAGS), "INPUTS": str(len(inputs)), "STATES": str(len(states)), "OUTPUTS": str(max(len(results), 1)),
         "GIVEN": str(len(results)), "ALONE": str(len(results) - len(lanes.kept)), "LINKS": str(len(links)),
         "BESIDE": str(lanes.beside), "EARLY": str(len(early)), "SUMS": str(len(sums)), "TITLE": title,
-        "CHANNELS": "1", "PLACES": ", ".join(spots),
+        "CHANNELS": str(prod(lanes.channels.values())), "PLACES": ", ".join(spots),
         "FIXED": "true" if lanes.cut.fixed else "false", "AHEAD": ", ".join(str(lanes.arrays[x][1]) for x in inputs),
         "ARRAYS": ", ".join(f"a.g_{ident(lanes.arrays[x][0])}" for x in inputs),
         "STARTS": ", ".join(f"a.g_{ident(starts.format(x))}" if ".due" not in x else "nullptr" for x in states),
@@ -135,17 +147,17 @@ def lanes_text(lanes: Lanes) -> str:
         "LEFT": "0" if lanes.forth else str(LAGS),
         "READS": ", ".join(f"{{{', '.join('true' if x in read else 'false' for x in inputs)}}}" for read in _reads(lanes)),
     }
-    answers = len(early) > 0 and not not_invariant(lanes.cut.ends)
+    answers = len(early) > 0 and prod(lanes.channels.values()) == 1 and not not_invariant(lanes.cut.ends)
     own = (ANSWERS, ANSWERED, ENDED) if answers else ("", "", ENDS)
     text = LANES.replace("$ANSWERS$", own[0]).replace("$ANSWERED$", own[1]).replace("$ENDED$", own[2])
     for name, value in names.items():
         text = text.replace(f"${name}$", value)
-    added = [f"    a.g_{ident(x)}[i_B{_extent(lanes, x)} + {at}] = total[d][{k}];" for k, (x, at, _) in enumerate(lanes.sums)]
+    added = [_added(lanes, k) for k in range(len(lanes.sums))]
     saved = "    if (save) a.g_{}[(row + (onward ? {t} : T - 1 - {t})) * D + channel] = a.g_{}[i_B * D + channel];"
     added += [saved.format(ident(x), ident(y), t=t) for x, t, y in lanes.firsts]
     text = text.replace("$ADDED$", "\n".join(added))
     space = "lanes_forward" if lanes.forth else "lanes_backward"
-    made = [*_numbers(numbers, title), *texts, text.strip()]
+    made = [*_numbers(lanes, numbers, title), *texts, text.strip()]
     return "\n".join([f"namespace {space} {{", *made, f"}}  // namespace {space}", ""])
 
 
@@ -154,9 +166,15 @@ def _other(lanes: Lanes, name: str, back: int) -> str:
     return f"a.g_{ident(lanes.early[name, back])}" if (name, back) in lanes.early else "nullptr"
 
 
-def _extent(lanes: Lanes, array: str) -> str:
-    """How many numbers a sequence has in an array of sums."""
-    return f" * {sum(name == array for name, _, _ in lanes.sums)}"
+def _added(lanes: Lanes, k: int) -> str:
+    """The statement that gives a channel's sum to the gradient of a parameter; channels that share it add up."""
+    array, at, _ = lanes.sums[k]
+    param = array.removeprefix("d_")
+    own = [d for d in lanes.laid[param] if d not in lanes.channels]
+    extent = "".join(f" * n_{ident(d)}" for d in lanes.laid[param])
+    spot = _spot(lanes, param, dict.fromkeys(own, at), array, f"i_B{extent}")
+    shared = prod(lanes.channels.values()) > 1 and not any(lanes.channels.get(d, 1) > 1 for d in lanes.laid[param])
+    return f"    {spot} = {f'(d ? {spot} : real(0)) + ' if shared else ''}total[d][{k}];"
 
 
 def _early(lanes: Lanes) -> set[str]:
