@@ -18,7 +18,7 @@ from seqc.ir.graph import Node, along, const, leaf, node, rebuild, topological
 from seqc.ir.once import found_once
 from seqc.ir.program import TensorDecl
 
-MOST = 7  # channels: more fill a vector
+MOST = 5  # channels: more fill a vector well enough as they lie
 
 
 @found_once
@@ -31,8 +31,8 @@ def channels(plan: Plan) -> dict[str, int]:
         return {}
     sizes = {d: program.dims[d].choices[0] if d in program.dims else 1 for d in sorted(dims)}
     several = [d for d in dims if sizes[d] > 1]
-    alike = len(several) <= 1 and all(set(several) <= set(decl.dims) and not decl.whole for decl in decls)
-    return sizes if prod(sizes.values()) == 1 or alike and prod(sizes.values()) <= MOST and several == [plan.roles.panel] else {}
+    alike = several == [plan.roles.panel] and all(set(several) <= set(decl.dims) and not decl.whole for decl in decls)
+    return sizes if not several or (alike and prod(sizes.values()) <= MOST) else {}
 
 
 @found_once
@@ -79,7 +79,8 @@ def _without(n: Node, dims: Mapping[str, int], done: Mapping[Node, Node], totals
     many = {d for d, size in dims.items() if size > 1}
     if any(a in totals for a in n.args):
         linear = n.op in ("neg", "expand", "add", "sub") and all(a in totals for a in n.args)
-        linear |= n.op == "mul" and sum(a in totals for a in n.args) == 1 or n.op == "div" and n.args[1] not in totals
+        linear |= n.op == "mul" and sum(a in totals for a in n.args) == 1
+        linear |= n.op == "div" and n.args[1] not in totals
         if not linear or many & {d for a in (n, *n.args) for d in a.dims}:
             return None
         totals.add(n)
@@ -87,7 +88,9 @@ def _without(n: Node, dims: Mapping[str, int], done: Mapping[Node, Node], totals
         shape = [d for d in n.names("shape") if d not in dims]
         return leaf(n.text("kind"), n.text("name"), shape, n.number("offset"), n.text("type"))
     if n.op in ("index", "block_index", "size") and n.text("dim") in dims:
-        return const(float(dims[n.text("dim")] if n.op == "size" else 0)) if n.op == "size" or n.text("dim") not in many else None
+        if n.op == "size":
+            return const(float(dims[n.text("dim")]))
+        return const(0.0) if n.text("dim") not in many else None
     if n.op in ("expand", "sum", "amax"):
         over = tuple(d for d in n.names("over") if d not in dims)
         if n.op != "expand" and many & set(n.names("over")):
