@@ -180,7 +180,7 @@ class Levels:
 
 @dataclass(frozen=True)
 class Four:
-    """Four products of the same vector, done as one of four matrices, one below the other."""
+    """Four products of the same vector, or three, done as one of four matrices, one below the other."""
 
     sums: tuple[Node, ...]
     matrices: tuple[Node, ...]

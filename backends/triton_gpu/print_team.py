@@ -107,10 +107,16 @@ class _TeamPrinter(KernelPrinter):
         self.texts.append({})
         self.body(body)
         codes = [self.where_used(self.find(n).code, inner.lines) for n in kept]
-        codes += [f"{self.names.call('four_as_one')}({', '.join(self.find(x).code for x in four.matrices)})" for four in fours]
+        codes += [self.one(four) for four in fours]
         self.texts.pop()
         self.scope, self.values.scope = outer, outer.places
         return [*inner.lines, *(line.format(*codes) for line in more)]
+
+    def one(self, four: Four) -> str:
+        """Four matrices as one; zeros for the fourth where there are three."""
+        codes = [self.find(x).code for x in four.matrices]
+        codes += [f"tl.zeros_like({codes[0]})" for _ in range(4 - len(codes))]
+        return f"{self.names.call('four_as_one')}({', '.join(codes)})"
 
     def where_used(self, name: str, lines: list[str]) -> str:
         """What a name stands for, if no other line has it: it is written where it is used."""
@@ -164,7 +170,7 @@ class _TeamPrinter(KernelPrinter):
         name, four = self.adding[total], self.fours.get(total)
         if four is not None:
             if total is four.sums[-1]:
-                names = ", ".join(self.adding[n] for n in four.sums)
+                names = ", ".join([*(self.adding[n] for n in four.sums), *("_" for _ in range(4 - len(four.sums)))])
                 self.scope.lines.append(f"{names} = {self.names.call('one_as_four')}({self.together[four]})")
         elif total in self.products.of or total.op == "add":
             self.scope.lines.append(f"{name} = tl.sum({name}, 0)")

@@ -64,7 +64,8 @@ class Pieces:
             matrix = [a for a in factors if not self.varies(a) and a not in told and self.bodies.roles.axes(a.dims) == rows]
             if len(told) == len(matrix) == 1 and self.total[n] is n and users[matrix[0]] == users[n.args[0]] == 1:
                 found.setdefault(told[0], []).append((n, matrix[0]))
-        each = [both[at : at + FOUR] for both in found.values() for at in range(0, len(both) - FOUR + 1, FOUR)]
+        each = [both[at : at + FOUR] for both in found.values() for at in range(0, len(both), FOUR)]
+        each = [both for both in each if len(both) > FOUR // 2]
         return [Four(tuple(n for n, _ in both), tuple(x for _, x in both)) for both in each]
 
     def of_four(self, nodes: Iterable[Node]) -> tuple[tuple[Node, ...], tuple[Four, ...]]:

@@ -54,6 +54,7 @@ def summarize_team(plan: Schedule, printed: Printed, sizes: Mapping[str, int], k
     ahead = 1 + any(sum(isinstance(i, Loop) and bool(i.keeps) for i in loop.body) > 1 for loop in loops)
     held = [one for one in made.kept if set(whole) & set(one.dims)]
     rest = tuple(one for one in made.kept if one not in held)
+    held += held[:1] * sum(4 - len(four.sums) for loop in printed.kernel.loops() if loop.held for four in loop.fours)  # zeros
     live = tuple(replace(one, bytes=BYTES[kind]) if set(whole) & set(one.dims) else one for one in made.live)
     limits = (
         Limit(f"a program of a team does {UNITS} units of {dim}", f"B{dim}", "==", UNITS),
