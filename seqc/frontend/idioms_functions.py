@@ -27,6 +27,8 @@ ELSEWHERE: dict[str, str] = {
     "count": "write `sum[K](1 * (x > 0))`", "lerp": "write `a + w * (b - a)`", "hypot": "write `sqrt(a^2 + b^2)`",
     "logit": "write `log(x / (1 - x))`", "erfc": "write `1 - erf(x)`", "sech": "write `1 / cosh(x)`", "cube": "write `x^3`",
     "cbrt": "write `sign(x) * abs(x)^(1 / 3)`", "asinh": "write `log(x + sqrt(x^2 + 1))`",
+    "cross": "with a dim N of 3 places: `roll[N](a, -1) * roll[N](b, -2) - roll[N](a, -2) * roll[N](b, -1)`",
+    "frac": "write `x - floor(x)`",
     "sinc": "write `where(x == 0, 1, sin(x) / x)`",
     **dict.fromkeys(("pad", "pool", "maxpool"), "along a dim, `shift[N](x, 1)` has what lies beside; over time, `x[t-1]`"),
     **dict.fromkeys(("det", "slogdet", "eig", "svd", "qr", "cholesky", "pinv", "linsolve", "lstsq"), _DENSE),

@@ -112,8 +112,9 @@ def _start(
     if name.id in given.get(words, {}):
         scope.report("said-twice", f"`{name.id}` before {', '.join(words)} is given twice", Label(statement.span))
         return
-    leaf_name = name.id if words == ways[0] else ".".join((name.id, *words))
-    if not any(part in read for part in (leaf_name, leaf_name.replace(name.id, f"{name.id}_re", 1))):
+    diagonal = ".".join((name.id, *ways[2]))  # reads every edge
+    readers = {diagonal, name.id if words == ways[0] else ".".join((name.id, *words))}
+    if not any(part in read for at in readers for part in (at, at.replace(name.id, f"{name.id}_re", 1))):
         where = ", ".join(f"{axis}-1" for axis in words)
         label, help = Label(statement.span, "has no effect"), "leave it out, or read it"
         scope.report("unread-edge", f"nothing reads `{name.id}[{where}]`", label, help=help)

@@ -8,12 +8,14 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import seqc
 from seqc.frontend.elaborate import load
 from seqc.semantics import reference
+from tests.fuzz.trial import Subject, Wish
 
 EDIT = '''spec edit
 """The price of turning one string into another: a place that differs costs 1, and one more or less costs `price`."""
@@ -85,3 +87,57 @@ def test_a_part_of_a_run_does_not_know_where_it_is() -> None:
     whole = one(same, price)
     torch.testing.assert_close(one(same, price, d_u_0=edge, states_every=2).d, whole.d, rtol=0, atol=0)
     torch.testing.assert_close(one.step(same[:, 0], price, d_u_0=edge[:, 0]).d, whole.d[:, 0], rtol=0, atol=0)
+
+
+GOTOH = '''spec gotoh
+"""A soft alignment with affine gaps (Gotoh 1982): a match, and a gap on either axis, over log-sum-exp."""
+axis t, u
+input s
+param begin, more
+state M = -inf, X = -inf, Y = -inf
+before t, u: M = 0
+before t: Y = -begin - more * index[u]
+before u: X = -begin - more * index[t]
+M = s + logaddexp(M[t-1, u-1], logaddexp(X[t-1, u-1], Y[t-1, u-1]))
+X = logaddexp(M[t-1] - begin, X[t-1] - more)
+Y = logaddexp(M[u-1] - begin, Y[u-1] - more)
+output score = logaddexp(M, logaddexp(X, Y))
+'''
+
+
+def aligned(s: torch.Tensor, begin: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
+    """The scores [T, U] of one pair, by a table of sums over alignments; what no alignment reaches is missing from it."""
+    table: dict[tuple[str, int, int], torch.Tensor] = {("M", -1, -1): torch.zeros((), dtype=s.dtype)}
+    table |= {("X", t, -1): -begin - more * t for t in range(s.shape[0])}
+    table |= {("Y", -1, u): -begin - more * u for u in range(s.shape[1])}
+    for t in range(s.shape[0]):
+        for u in range(s.shape[1]):
+            ways = {
+                "M": [(("M", t - 1, u - 1), s[t, u]), (("X", t - 1, u - 1), s[t, u]), (("Y", t - 1, u - 1), s[t, u])],
+                "X": [(("M", t - 1, u), -begin), (("X", t - 1, u), -more)],
+                "Y": [(("M", t, u - 1), -begin), (("Y", t, u - 1), -more)],
+            }
+            for name, reads in ways.items():
+                if found := [table[key] + price for key, price in reads if key in table]:
+                    table[name, t, u] = torch.stack(found).logsumexp(0)
+    rows = [[torch.stack([table[n, t, u] for n in "MXY" if (n, t, u) in table]).logsumexp(0) for u in range(s.shape[1])]
+            for t in range(s.shape[0])]
+    return torch.stack([torch.stack(row) for row in rows])
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu", "triton"])
+def test_edges_that_the_diagonal_alone_reads(backend: str) -> None:
+    """Y[t-1] and X[u-1] stand nowhere by themselves: their edges are read as Y[t-1, u-1] and X[t-1, u-1]."""
+    dtype, tolerance = (torch.float32, 1e-5) if backend == "triton" else (torch.float64, 1e-12)
+    f = Subject(GOTOH, Wish("triton")).function if backend == "triton" else seqc.compile(GOTOH, backend)
+    made = torch.Generator().manual_seed(0)
+    given = [torch.randn(2, 4, 5, generator=made, dtype=torch.float64), *torch.tensor([2.0, 0.5], dtype=torch.float64)]
+    weights, found = torch.randn(2, 4, 5, generator=made, dtype=torch.float64), []
+    calls = ((lambda s, *p: torch.stack([aligned(x, *p) for x in s]), torch.float64), (lambda *a: f(*a).score, dtype))
+    for call, kind in calls:
+        own = [x.to(dtype).to(kind).requires_grad_() for x in given]
+        with np.errstate(invalid="ignore"):  # the interpreter subtracts -inf from -inf where neither is chosen
+            score = call(*own)
+            found.append([score, *torch.autograd.grad((score * weights.to(kind)).sum(), own)])
+    for want, got in zip(*found, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance)
