@@ -102,7 +102,9 @@ def _reads(e: Expr) -> Iterator[str]:
 
 def _used(spec: syntax.Spec, scope: Scope) -> set[str]:
     """The names that outputs and states are made of, directly or through others."""
-    exprs = {name: [define.expr] for name, define in scope.defines.items()}
+    exprs: dict[str, list[Expr | None]] = {name: [define.expr] for name, define in scope.defines.items()}
+    for name, define in scope.defines.items():  # `M[w] = ..` reads w
+        exprs[name] += [place for place in define.dims or () if place.id not in scope.dims]
     for decl in (*scope.states.values(), *scope.params.values(), *scope.consts.values()):
         exprs.setdefault(decl.name.id, []).append(decl.value)
     for statement in spec.statements:

@@ -29,6 +29,7 @@ def test_what_is_published_has_no_warning(path: Path) -> None:
         ("h = h[t-1] * exp(p) + x * exp(q)\noutput h", []),
         ("h = h[t-1] + stopgrad(p * q) * x\noutput h", ["no-gradient", "no-gradient"]),
         ("h = h[t-1] + withgrad(x > p, 1) * (x > q)\noutput h", ["no-gradient"]),
+        ("state M[D] = 0\nat = argmax[D](x)\nh = p * h[t-1] + q\nM[at] = 1\noutput h, M", []),
         ("h = 0.5 * h[t-1] + p + q\nspare = x\noutput h", ["unused-definition"]),
         ("h = 0.5 * h[t-1] + p + q + fold[D](0, s -> s + x)\noutput h", []),
         ("h = 0.5 * x + p + q\noutput o = h[t-2]", []),
