@@ -192,7 +192,23 @@ def _definition(word: str, name: syntax.Name, dims: tuple[syntax.Name, ...] | No
             lines.append(f"    {sign} {term}")
         else:
             lines[-1] += f" {term}"
-    return "\n".join(lines)
+    return "\n".join(part for line in lines for part in _broken(line))
+
+
+def _broken(line: str) -> list[str]:
+    """A line that is too long, cut behind commas, of outer brackets first."""
+    parts = [line]
+    while len(parts[-1]) > WIDTH:
+        depth, commas = 0, list[tuple[int, int]]()  # (how deep a comma stands, its place counted down)
+        for at, char in enumerate(parts[-1]):
+            depth += (char in "([") - (char in ")]")
+            if char == "," and at > WIDTH // 3 and (at < WIDTH or not commas):
+                commas.append((depth, -at))
+        if not commas:
+            break
+        cut = 1 - min(commas)[1]
+        parts[-1:] = [parts[-1][:cut], f"    {parts[-1][cut:].lstrip()}"]
+    return parts
 
 
 def _terms(expr: Expr) -> list[tuple[str, str]]:

@@ -41,6 +41,15 @@ def test_long_lines_are_broken_and_stay_so() -> None:
     assert parse(once).statements == parse(text).statements
 
 
+def test_long_calls_are_broken_behind_commas() -> None:
+    values = ", ".join(f"v{i} = max(v{i - 1} * 0.5, x[t-{i}])" for i in range(1, 9))
+    text = f"spec a\ndim J = 2\ninput x\noutput y = fold[J](0, v0 -> {values}, v8 + x)\n"
+    once = format_text(text)
+    assert max(map(len, once.splitlines())) <= WIDTH and format_text(once) == once
+    assert all("max(" in line for line in once.splitlines()[4:-1])  # no call within the fold is cut
+    assert parse(once).statements == parse(text).statements
+
+
 def test_comments_inside_a_statement_move_in_front_of_it() -> None:
     text = "spec a\n\nx = 1  # one\n  + 2  # two\n  # three\n  + 3  # four\n"
     assert format_text(text) == "spec a\n\n# one\n# two\n# three\nx = 1 + 2 + 3  # four\n"
