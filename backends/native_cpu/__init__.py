@@ -91,7 +91,8 @@ def prebuild(block: Block, sizes: Mapping[str, int], file: Path) -> Path:
         raise refused("native-prebuild", message, help)
     if loader._native_compiler() is None:
         raise refused("native-prebuild", loader._native_search()[2], "a library is built ahead by a C++ compiler")
-    defines = {**{f"SEQC_DIM_{ident(d)}": str(sizes[d]) for d in source.dims}, "SEQC_REAL": "float"}
+    defines = {f"SEQC_DIM_{ident(d)}": str(sizes[d]) for d in source.dims}
+    defines |= {"SEQC_KERNELS": "ALL", "SEQC_REAL": "float", **({"SEQC_ROWS": "8"} if source.plan.roles.blocked else {})}
     folder = file.with_suffix(".native")
     folder.mkdir(exist_ok=True)
     path = loader._native_ahead(folder, source.text, defines)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from seqc.emit.text import group, lay
 
 ENTRY = r"""
+#if SEQC_KERNELS & STEP
 // The step as a function that Python calls with tensors. Declared is what it needs of Python's stable interface and of DLPack.
 namespace {
 struct Object;
@@ -211,6 +212,7 @@ extern "C" Object* seqc_direct(Object* self, Object* const* given, std::ptrdiff_
   d.drop(tensors);
   return result;
 }
+#endif
 """
 
 DIRECT = '''

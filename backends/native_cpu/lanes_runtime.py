@@ -123,7 +123,7 @@ INLINE void lane_power(const LaneNumbers& c, i64 C, real* span) {
   lane_spans<real>(c, nullptr, one);
   for (i64 left = C; left; left >>= 1) {
     if (left & 1) lane_squared(span, one);
-    std::copy_n(one, $LINKS$, again);
+    std::copy(one, one + $LINKS$, again);
     lane_squared(one, again);
   }
 }

@@ -14,7 +14,7 @@ from seqc.backends.native_cpu.arrays import PANELS, SEGMENTS, Array
 from seqc.backends.native_cpu.backward import input_gradients
 from seqc.backends.native_cpu.direct import DIRECT, entry_text
 from seqc.backends.native_cpu.lanes import lanes_back
-from seqc.backends.native_cpu.launch_texts import ADDED, AHEAD, CALL, KEPT, KERNEL, READY, ROWS
+from seqc.backends.native_cpu.launch_texts import ADDED, CALL, KEPT, KERNEL, READY, ROWS
 from seqc.backends.native_cpu.plan import Plan, Product
 from seqc.backends.native_cpu.source import NativeSource
 from seqc.backends.native_cpu.sparse import kept_sides
@@ -38,13 +38,14 @@ def saved(source: NativeSource) -> tuple[Saved, ...]:
 def launch_text(source: NativeSource, alone: bool, direct: bool) -> tuple[str, list[str]]:
     """The functions of the emitted file that are the recurrence's own; and those that are not, without the loader and the C++
     text. alone, direct: see `emit`."""
-    functions = ["seqc_forward", "seqc_backward", *([] if source.plan.program.no_step else ["seqc_step"])]
     around = f"_NATIVE_RUNTIME + _NATIVE_KERNELS{'' if source.plan.program.no_step else ' + _NATIVE_ENTRY'}"
-    run = KERNEL.replace("FUNCTIONS", ", ".join(f"library.{name}" for name in functions))
-    run = run.replace("ENTRY", "    _native_entry(library, panels, dtype, *sizes)\n" if direct else "")
+    entry = '    if kernels in ("all", "step"):\n        _native_entry(library, panels, dtype, *sizes)\n'
     rows = ["SEQC_ROWS"] if source.plan.roles.blocked else []
-    run = run.replace("AHEAD", AHEAD if rows else "").replace("AROUND", around)
-    names = f'_NATIVE_SIZES = "{" ".join([*rows, *(_macro(d) for d in source.dims)])}".split()'
+    run = KERNEL.replace("ENTRY", entry if direct else "").replace("AROUND", around)
+    run = run.replace("EVERY", '("all", dtype, 8, *sizes[1:])' if rows else '("all", dtype, *sizes)')
+    functions = "forward backward" if source.plan.program.no_step else "forward backward step"
+    names = f'_NATIVE_FUNCTIONS = "{functions}".split()\n'
+    names += f'_NATIVE_SIZES = "{" ".join([*rows, *(_macro(d) for d in source.dims)])}".split()'
     parts = [_ready(source), *(_forward(source, save) for save in (True, False)), _backward(source), _step(source)]
     text = "\n\n\n".join(parts)
     known = {"_native_added": ADDED, "_native_kept": KEPT, "_native_shifted": shifted_text("_native_shifted")}
@@ -88,7 +89,7 @@ def _axes(plan: Plan, time: bool = True) -> dict[str, tuple[str, ...]]:
     return {safe_name(a.name): a.axes if time else a.at_step() for a in argument_table(plan.program)}
 
 
-def _sizes(source: NativeSource, made: Iterable[Array] | None) -> list[str]:
+def _sizes(source: NativeSource, made: Iterable[Array] | None, kernels: str = "forward") -> list[str]:
     """Lines that read B and the dims; for sequences also T, and load the kernels. made: the arrays that are allocated."""
     plan, time = source.plan, made is not None
     lines = []
@@ -108,7 +109,7 @@ def _sizes(source: NativeSource, made: Iterable[Array] | None) -> list[str]:
     if made is None:
         return lines
     lines += ["_rows = _native_rows(B)"] if plan.roles.blocked else []
-    return [*lines, *_calls(source, made), f"library, {_panels(source)} = {_kernel(source, '_rows')}"]
+    return [*lines, *_calls(source, made), f"library, {_panels(source)} = {_kernel(source, kernels, '_rows')}"]
 
 
 def _calls(source: NativeSource, made: Iterable[Array]) -> list[str]:
@@ -143,16 +144,17 @@ def _ready(source: NativeSource) -> str:
         place = [unprimed(x) for x in axes[1]].index(dim) - len(axes[1])
         sizes.append(f"{axes[0]}.shape[{place}]")
     return "\n".join([
-        lay("def _ready_cpu(", arguments, "):"),
-        docstring(["Whether native code can run on these: built now, or built ahead for their sizes."], 4),
+        lay("def _ready_cpu(", [*arguments, "_kernels"], "):"),
+        docstring(["Whether these kernels can run on these arguments: built now, or built ahead for their sizes."], 4),
         lay("double = torch.float64 in [", [f"{x}.dtype" for x in arguments], "]", 4),
-        lay("return _native_ready(", ["torch.float64 if double else torch.float32", *sizes], ")", 4),
+        lay("return _native_ready(", ["_kernels", "torch.float64 if double else torch.float32", *sizes], ")", 4),
     ])
 
 
-def _kernel(source: NativeSource, rows: str) -> str:
-    """The call that finds the kernels. rows: what tells those that the batch needs."""
-    known = [f"{_main(source.plan)}.dtype", *([rows] if source.plan.roles.blocked else []), *map(safe_name, source.dims)]
+def _kernel(source: NativeSource, kernels: str, rows: str) -> str:
+    """The call that finds the library of some kernels. rows: what tells those that the batch needs."""
+    sizes = [*([rows] if source.plan.roles.blocked else []), *map(safe_name, source.dims)]
+    known = [f'"{kernels}"', f"{_main(source.plan)}.dtype", *sizes]
     return f"_native_kernel({', '.join(known)})"
 
 
@@ -204,7 +206,7 @@ def _step(source: NativeSource) -> str:
     if plan.program.no_step:
         return "\n".join([*lines, f'    raise NotImplementedError("{plan.program.no_step}")'])
     lines += [f"    {line}" for line in _sizes(source, None)]
-    lines.append(f"    library, _ = {_kernel(source, '_native_rows(B)')}")
+    lines.append(f"    library, _ = {_kernel(source, 'step', '_native_rows(B)')}")
     results = {a.name: f"out_{safe_name(a.name)}" for a in source.step if a.written}
     lines += [f"    {_new(plan, a, results[a.name])}" for a in source.step if a.written]
     step = ["library.seqc_step", "B", "1", "1", "None", "0", *_arguments(plan), *results.values()]
@@ -223,7 +225,7 @@ def _backward(source: NativeSource) -> str:
     lines = [lay("def _backward_cpu(", [*arguments, *CALLS, f"needs=(True,) * {len(moved)}"], "):"),
              docstring(["Gradients of inputs, params, initial states; products of params that are not asked for are left out."]
                        if plan.products else ["Gradients of inputs, params, initial states."], 4)]
-    lines += [f"    {line}" for line in _sizes(source, source.backward)]
+    lines += [f"    {line}" for line in _sizes(source, source.backward, "backward")]
     written = {a.name: f"grad_{safe_name(a.name.removeprefix('d_'))}" for a in source.backward if a.written}
     lanes = lanes_back(plan)
     joined = lanes.joined if lanes else ()

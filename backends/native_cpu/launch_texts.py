@@ -8,19 +8,24 @@ def _native_source():
     return AROUND
 
 
-def _native_defines(dtype, *sizes):
-    """The macros of the kernels for dims of these sizes."""
+def _native_defines(kernels, dtype, *sizes):
+    """The macros of a library of these kernels for dims of these sizes."""
     defines = {macro: str(int(size)) for macro, size in zip(_NATIVE_SIZES, sizes, strict=True)}
-    return {**defines, "SEQC_REAL": "double" if dtype == torch.float64 else "float"}
+    return {**defines, "SEQC_KERNELS": kernels.upper(), "SEQC_REAL": "double" if dtype == torch.float64 else "float"}
 
 
 @_functools.cache
-def _native_kernel(dtype, *sizes):
-    """The kernels for dims of these sizes, built on first use, and the number of panels that the last free dim is cut into."""
-AHEAD    library = _native_library(_native_source(), _native_defines(dtype, *sizes))
-    for function in (FUNCTIONS):
+def _native_kernel(kernels, dtype, *sizes):
+    """The library of the kernels "forward", "backward" or "step" for dims of these sizes, or of "all" of them, built on first
+    use; and the number of panels that the last free dim is cut into."""
+    every = EVERY
+    if (kernels, dtype, *sizes) != every:  # a library of all kernels, which was built ahead, serves every batch
+        if _NATIVE_ALL or _native_prebuilt(_native_source(), _native_defines(*every)):
+            return _native_kernel(*every)
+    library = _native_library(_native_source(), _native_defines(kernels, dtype, *sizes))
+    for name in _NATIVE_FUNCTIONS if kernels == "all" else [kernels]:
         whole, pointer = _ctypes.c_int64, _ctypes.c_void_p
-        function.argtypes = [whole, whole, whole, pointer, whole, whole, pointer]
+        getattr(library, f"seqc_{name}").argtypes = [whole, whole, whole, pointer, whole, whole, pointer]
     library.seqc_large_pages.argtypes = [_ctypes.c_void_p, _ctypes.c_int64]
     library.seqc_large_pages.restype = None
     panels = library.seqc_panels()
@@ -28,6 +33,10 @@ ENTRY    return library, panels
 '''
 
 CALL = '''
+# A call builds the kernels that it needs, for the rows of its batch. SEQC_BATCHES=all: one library has all of them.
+_NATIVE_ALL = _os.environ.get("SEQC_BATCHES") == "all"
+
+
 def _native_run(function, B, T, way, bounds, save, *arrays):
     """Call a kernel on contiguous tensors; None is an array that it does not write. bounds: of a pack's sequences, or None."""
     pointer = None if bounds is None else bounds.data_ptr()
@@ -48,41 +57,37 @@ def _native_new(library, like, *shape):
 '''
 
 ROWS = '''
-# Kernels take 4 to 1 rows of the batch at a time. Those that a batch needs are built for it (SEQC_BATCHES=all: for every one).
-_NATIVE_ALL_ROWS = _os.environ.get("SEQC_BATCHES") == "all"
-
-
 def _native_rows(B):
-    """Which kernels B rows take: 4 if some take four at a time, + the rows that remain; 8: all. An extent that is open in a
-    trace stays as it is."""
-    return B if type(B) is not int else 8 if _NATIVE_ALL_ROWS else 4 * (B > 3) + B % 4 or 1
+    """Kernels take 4 to 1 rows of the batch at a time. Which of them B rows take: 4 if some take four at a time, + the rows
+    that remain; 8: all. An extent that is open in a trace stays as it is."""
+    return B if type(B) is not int else 8 if _NATIVE_ALL else 4 * (B > 3) + B % 4 or 1
 '''
-
-# A library that was built ahead serves every batch.
-AHEAD = """\
-    every = (8, *sizes[1:])
-    if sizes != every and _native_prebuilt(_native_source(), _native_defines(dtype, *every)):
-        return _native_kernel(dtype, *every)
-"""
 
 READY = {
     True: '''
-def _native_ready(dtype, *sizes):
+def _native_ready(_kernels, _dtype, *sizes):
     """Whether native code runs with dims of these sizes: not where one is 0. What cannot be built or loaded is an error."""
     return 0 not in sizes
 ''',
     False: '''
-def _native_ready(dtype, *sizes):
+def _native_ready(kernels, dtype, *sizes):
     """Whether native code runs with dims of these sizes: not where one is 0, nor where it cannot be built or loaded."""
-    return not all(type(size) is int for size in sizes) or _native_usable(dtype, *sizes)  # open in a trace: known at the call
+    known = all(type(size) is int for size in sizes)
+    return not known or _native_usable(kernels, dtype, *sizes)  # open in a trace: known at the call
+
+
+_native_failed = set()  # sizes for which some kernels were tried in vain: no others are
 
 
 @_functools.cache
-def _native_usable(dtype, *sizes):
+def _native_usable(kernels, dtype, *sizes):
     """The same, tried once; told where it fails."""
+    if (dtype, *sizes) in _native_failed:
+        return False
     try:
-        return 0 not in sizes and _native_kernel(dtype, *sizes) is not None
+        return 0 not in sizes and all([_native_kernel(one, dtype, *sizes) for one in kernels])
     except (RuntimeError, OSError, AttributeError) as problem:
+        _native_failed.add((dtype, *sizes))
         words = _native_words(zip(_NATIVE_SIZES, sizes, strict=True))
         _native_tell(f"no native kernels for {words or 'this spec'} in {dtype}: CPU tensors take the plain torch form, "
                      f"for {problem}")

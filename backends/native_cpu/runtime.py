@@ -9,18 +9,27 @@ through one lane of a vector, so that a value does not depend on whether it was 
 from __future__ import annotations
 
 RUNTIME = r"""
-#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <new>
-#include <thread>
 #include <type_traits>
 #include <utility>
+
+// Of <algorithm>, <memory> and <thread>, which are more than half of what is read here, a few names are used.
+#if __has_include(<bits/stl_algobase.h>) && __has_include(<bits/unique_ptr.h>) && __has_include(<sched.h>)
+#include <bits/stl_algobase.h>
+#include <bits/unique_ptr.h>
+#include <sched.h>
+#else
+#include <algorithm>
+#include <memory>
+#include <thread>
+#define sched_yield std::this_thread::yield
+#endif
 
 using real = SEQC_REAL;
 using i64 = std::int64_t;
@@ -331,7 +340,7 @@ struct Team {
       return;
     }
     for (int waited = 0; common->turn.load(std::memory_order_acquire) == now; ++waited) {
-      if (waited > 64) std::this_thread::yield();  // another one may need this core to arrive
+      if (waited > 64) sched_yield();  // another one may need this core to arrive
 #if defined(__x86_64__)
       else __builtin_ia32_pause();
 #endif

@@ -34,7 +34,19 @@ extern "C" void seqc_large_pages(void* array, i64 bytes) {
 """
 
 
-BEFORE = "\n".join([RUNTIME.strip(), MATH.strip(), LARGE_PAGES])
+KERNELS = """
+// The kernels of this library: FORWARD, BACKWARD, STEP (one step, with its function for Python) or ALL.
+#define FORWARD 1
+#define BACKWARD 2
+#define STEP 4
+#define ALL 7
+#ifndef SEQC_KERNELS
+#define SEQC_KERNELS ALL
+#endif
+"""
+
+
+BEFORE = "\n".join([RUNTIME.strip(), MATH.strip(), LARGE_PAGES, KERNELS])
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,7 @@ class NativeSource:
     """kernels: what is the recurrence's own, between `BEFORE` and, where there is a step, `ENTRY`, which are the same for all.
 
     text: all of it: C++17, to be compiled with SEQC_REAL (float or double) and SEQC_DIM_NAME for every dim of `dims` defined.
+    SEQC_KERNELS says which of `seqc_forward`, `seqc_backward` and `seqc_step` are compiled: all three where it is not defined.
 
     `extern "C" int seqc_forward(i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays)`, arrays
     as in `forward`, `way` and `bounds` as in the text's `Call`;
@@ -80,11 +93,12 @@ def native_source(block: Block) -> NativeSource:
     more += [ACTIVE.strip()] if any("active_columns<" in text for text in texts if text) else []
     more = ["namespace {", *more, "}  // namespace"] if more else []
     parts = [head, *more, "", "namespace {", *processor_text(), "", *sizes_text(p), "}  // namespace", ""]
-    for text in texts:
-        if text:
-            parts += ["namespace {", text.replace('extern "C"', '}  // namespace\n\nextern "C"', 1), ""]
-    parts += [OUTER.strip(), ""] if any(kept_sides(p, x) for x in p.products) else []
+    last = [OUTER.strip()] if any(kept_sides(p, x) for x in p.products) else []
     if (lanes := lanes_back(p)) and lanes.joined:
-        parts.append('extern "C" i64 seqc_joined() { return lanes_backward::lane_shortest; }')
+        last.append('extern "C" i64 seqc_joined() { return lanes_backward::lane_shortest; }')
+    for name, text, more in zip(("FORWARD", "BACKWARD", "STEP"), texts, ([], last, []), strict=True):
+        if text:
+            text = text.replace('extern "C"', '}  // namespace\n\nextern "C"', 1)
+            parts += [f"#if SEQC_KERNELS & {name}", "namespace {", text, *more, "#endif", ""]
     parts.append('extern "C" int seqc_panels() { return int(panels); }')
     return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), step_arrays(p), p)

@@ -152,7 +152,7 @@ struct Sparse {
     };
     each([&](i64 i, i64) { ++from[i + 1]; });
     for (i64 i = 0; i < longest; ++i) from[i + 1] += from[i];
-    std::copy_n(from, longest + 1, next);
+    std::copy(from, from + longest + 1, next);
     each([&](i64 i, i64 j) {
       value[next[i]] = p[j * stride + i];
       at[next[i]++] = place(j);

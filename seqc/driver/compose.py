@@ -301,7 +301,7 @@ class _Chain(Composition):
 
     def _ready(self) -> str:
         """The question whether the cores can run, of tensors that are there and shapes of those that are not."""
-        lines = self._head("ready", "Whether native code can run on these.")
+        lines = header("_ready_cpu", [*self.arguments, "_kernels"], "Whether these native kernels can run on these arguments.")
         asked = []
         for stage in self.cores:
             given = self._taken(stage.program)
@@ -310,7 +310,7 @@ class _Chain(Composition):
                     sizes = [extent_of(d, self.table, self.program) for d in a.dims]
                     batch = [f"{self.timed}.shape[0]"] * (a.kind == "input") or ["1"] * (a.kind == "param" and a.batched)
                     given[i] = f"_Shaped({self.main}.dtype, {group([*batch, *sizes])})"
-            asked.append((f"_{stage.name}_ready_cpu(", given))
+            asked.append((f"_{stage.name}_ready_cpu(", [*given, "_kernels"]))
         if len(asked) == 1:
             return "\n".join([*lines, lay(f"return {asked[0][0]}", asked[0][1], ")", 4)])
         lines += [line for head, given in asked for line in (lay(f"if not {head}", given, "):", 4), "        return False")]

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from seqc.driver.inner import Around, assigned, refusal, switches
+from seqc.driver.inner import Around, assigned, header, refusal, switches
 from seqc.emit import Kernels, safe_name
 from seqc.emit.expressions import Names
 from seqc.emit.names import emitted_name
@@ -116,6 +116,6 @@ class Runs(Around):
         return "\n".join([*self._head("step", "Refused."), refusal(self.program)])
 
     def _ready(self) -> str:
-        lines = self._head("ready", "Whether native code can do both runs.")
-        calls = [lay("_one_run_ready_cpu(", [*self.inputs, *self.given[back]], ")") for back in RUNS]
+        lines = header("_ready_cpu", [*self.arguments, "_kernels"], "Whether these native kernels can do both runs.")
+        calls = [lay("_one_run_ready_cpu(", [*self.inputs, *self.given[back], "_kernels"], ")") for back in RUNS]
         return "\n".join([*lines, f"    return {' and '.join(calls)}"])

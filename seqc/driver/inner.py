@@ -94,8 +94,8 @@ class Around(Composition):
         return "needs=" + group([f"needs[{place[a.of]}]" if a.of in place else "True" for a in self.own if a.gradient])
 
     def _ready(self) -> str:
-        lines = self._head("ready", "Whether native code can run on these.")
-        return "\n".join([*lines, lay(f"return _{self.called}_ready_cpu(", self._shapes(), ")", 4)])
+        lines = header("_ready_cpu", [*self.arguments, "_kernels"], "Whether these native kernels can run on these arguments.")
+        return "\n".join([*lines, lay(f"return _{self.called}_ready_cpu(", [*self._shapes(), "_kernels"], ")", 4)])
 
     def _shapes(self) -> list[str]:
         """What tells native code the sizes of the inner functions' arguments."""

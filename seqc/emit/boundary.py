@@ -59,8 +59,9 @@ def _saved_text(sig: Signature, suffix: str, kernels: Kernels) -> str:
 
 
 def _choice_text(sig: Signature) -> str:
+    kernels = '*tensors, kernels=("forward", "backward")' if sig.cpu else "*tensors"
     lines = [
-        "def _form(*tensors):",
+        f"def _form({kernels}):",
         '    """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen."""',
     ]
     if sig.triton or sig.cpu:
@@ -71,18 +72,18 @@ def _choice_text(sig: Signature) -> str:
             test += f" and _ready_triton({', '.join(['x', *(extent(sig, d, 'x') for d in sig.triton.limited)])})"
         lines += [f"    if {test}:", "        return _TRITON"]
     if sig.cpu:
-        lines += ['    if x.device.type == "cpu" and _ready_cpu(*tensors):', "        return _CPU"]
+        lines += ['    if x.device.type == "cpu" and _ready_cpu(*tensors, kernels):', "        return _CPU"]
     lines.append("    return _TORCH")
     if sig.triton and sig.triton.limited:
         lines += [
             "",
             "",
-            f"def {form_alone(sig)}(*tensors):",
+            f"def {form_alone(sig)}({kernels}):",
             '    """The form where no gradient follows: kernels of forward may fit where those of backward do not."""',
             f"    x = tensors[{sig.arguments.index(main_input(sig))}]",
             f"    if {test.removesuffix(')')}, alone=True):",
             "        return _TRITON",
-            "    return _form(*tensors)",
+            f"    return _form(*tensors{', kernels=kernels' if sig.cpu else ''})",
         ]
     return "\n".join(lines)
 
@@ -90,6 +91,12 @@ def _choice_text(sig: Signature) -> str:
 def form_alone(sig: Signature) -> str:
     """What chooses the form where no gradient follows."""
     return "_form_alone" if sig.triton and sig.triton.limited else "_form"
+
+
+def chosen_alone(sig: Signature, kernels: str) -> str:
+    """The call that chooses it for the arguments `tensors`. kernels: those of native code that run."""
+    asked = f', kernels=("{kernels}",)' if sig.cpu else ""
+    return f"{form_alone(sig)}(*tensors{asked})"
 
 
 def _tellers(sig: Signature) -> str:
@@ -134,7 +141,7 @@ def operators_text(sig: Signature) -> str:
         "result_list": ", ".join(sig.results),
         "outputs": len(sig.outputs),
         "total": len(sig.results),
-        "alone": form_alone(sig),
+        "alone": chosen_alone(sig, "forward"),
         "kinds": "".join("T" if a.timed else "-" for a in sig.table),
         "ends": "T" * len(sig.outputs) + "-" * len(sig.states),
         "watched": group([*map(str, range(len(sig.outputs))), *(str(sig.results.index(f"{x}_T")) for x in sig.unread)]),
@@ -151,7 +158,7 @@ def operators_text(sig: Signature) -> str:
         _OPERATORS.format(**names),
         *([] if sig.no_plain else [_WATCHED.format(**names)]),
         _BACKWARD.format(**names, watch="" if sig.no_plain else _WATCH),
-        step_operator(sig, form_alone(sig)),
+        step_operator(sig, chosen_alone(sig, "step")),
         plain_text(sig),
         autograd_text(sig, names),
         transforms_text(sig, names),
@@ -268,7 +275,7 @@ def _fake_backward(*arguments):
 def _run(*arguments):
     """Operator `run`: {result_list}."""
     *tensors, cu_seqlens, reverse = arguments
-{bind}    form, carry, steps = {alone}(*tensors), _carry({like}), _steps(cu_seqlens, tensors[{clock}])
+{bind}    form, carry, steps = {alone}, _carry({like}), _steps(cu_seqlens, tensors[{clock}])
     if steps < x.shape[1]:
         results = _run(*_own_rows(tensors, "{kinds}", steps), cu_seqlens, reverse)
         return [*(_resized(o, (1, x.shape[1], *o.shape[2:])) for o in results[:{outputs}]), *results[{outputs}:]]

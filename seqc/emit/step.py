@@ -15,7 +15,7 @@ from seqc.ir.dims import unprimed
 
 
 def step_operator(sig: Signature, form: str) -> str:
-    """The kernel, the fake and the autograd kernel of the operator `step`. form: the function that chooses it."""
+    """The kernel, the fake and the autograd kernel of the operator `step`. form: the call that chooses it."""
     main, axes = main_input(sig), layouts(sig)
     shapes = [f"{main}.new_empty({group(['B', *map(unprimed, o.dims)])})" for o in sig.outputs]
     shapes += [f"{main}.new_empty({group(list(axes[name]))}, dtype=_carry({main}))" for name in sig.initial]
@@ -42,7 +42,7 @@ def _step(*tensors):
     """Operator `step`: {results}."""
 {bind}    if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
-{checked}    form, carry = {form}(*tensors), _carry({like})
+{checked}    form, carry = {form}, _carry({like})
     if form is _TORCH:
         results = _unshared(tensors, _plain_step(*tensors))
     else:
@@ -110,7 +110,7 @@ def _step_in_place(*tensors):
         return None
     if torch._C._are_functorch_transforms_active() or tensors[{main}].shape[0] == 0:
         return None
-{bind}{checked}    form, carry = {form}(*tensors), _carry({like})
+{bind}{checked}    form, carry = {form}, _carry({like})
     with torch._C._AutoDispatchBelowAutograd():
         results = _WRITES[form](*form.prepare(carry, *tensors))
     return [*(_dense(o, {like}.dtype) for o in results[:{outputs}]), *results[{outputs}:]]

@@ -1,8 +1,11 @@
-"""A library holds the kernels that its batch needs: of 4 rows at a time, 3, 2 or 1. Others are built when they are called."""
+"""A library holds the kernels that a call needs: of forward, of backward or of one step, which take 4 rows of the batch at a
+time, 3, 2 or 1. Others are built when they are called."""
 
 from __future__ import annotations
 
+import ctypes
 from types import ModuleType
+from typing import cast
 
 import pytest
 import torch
@@ -18,7 +21,7 @@ SPEC = "spec cell\ndim D = 3\ninput x[D]\nparam R[D, D]\nstate h[D] = 0\nh = tan
 @pytest.fixture(scope="module")
 def cell() -> ModuleType:
     module = seqc.compile(SPEC, backend="cpu").module
-    module._NATIVE_ALL_ROWS = False  # type: ignore[attr-defined]
+    module._NATIVE_ALL = False  # type: ignore[attr-defined]
     return module
 
 
@@ -30,37 +33,63 @@ def by_hand(x: Tensor, R: Tensor) -> Tensor:
     return torch.stack(steps, 1)
 
 
-def rows(module: ModuleType) -> list[int]:
-    """The batches that libraries are for, as bits, in the order of their building."""
-    return [int(d["SEQC_ROWS"]) for d in built]
+Built = list[tuple[str, int]]
 
 
-built: list[dict[str, str]] = []
+@pytest.fixture
+def built(cell: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Built:
+    """The libraries that are built or loaded, in their order: the kernels, and the rows of the batch as bits."""
+    usual, found = cell._native_library, Built()
+
+    def library(text: str, defines: dict[str, str]) -> ctypes.CDLL:
+        found.append((defines["SEQC_KERNELS"], int(defines["SEQC_ROWS"])))
+        return cast(ctypes.CDLL, usual(text, defines))
+
+    monkeypatch.setattr(cell, "_native_library", library)
+    cell._native_kernel.cache_clear()
+    return found
 
 
-def test_each_batch_has_its_kernels(cell: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = cell._native_library
-    monkeypatch.setattr(cell, "_native_library", lambda text, defines: built.append(defines) or usual(text, defines))
+def test_each_batch_has_its_kernels(cell: ModuleType, built: Built) -> None:
     torch.manual_seed(0)
     R = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
-    for batch, wanted in ((2, [2]), (9, [2, 5]), (2, [2, 5]), (13, [2, 5]), (7, [2, 5, 7]), (11, [2, 5, 7]), (3, [2, 5, 7, 3])):
+    known = Built()
+    for batch, bits in ((2, 2), (9, 5), (2, 2), (13, 5), (7, 7), (11, 7), (3, 3)):
         x = torch.randn(batch, 5, 3, dtype=torch.float64, requires_grad=True)
+        known += [(kernels, bits) for kernels in ("FORWARD", "BACKWARD") if (kernels, bits) not in known]
         got, want = cell.cell(x, R), by_hand(x, R)
         torch.testing.assert_close(got.h, want)
         weights = torch.randn_like(want)
         for one, other in zip(*(torch.autograd.grad((weights * h).sum(), (x, R)) for h in (got.h, want)), strict=True):
             torch.testing.assert_close(one, other)
-        assert rows(cell) == wanted
+        assert built == known
     with torch.no_grad():
-        steps = cell._NATIVE_STEPS[:]
-        for batch in (1, 2, 9, 7, 3, 1):  # of one row: a library of its own, whose step comes after those of the others
-            x = torch.randn(batch, 1, 3, dtype=torch.float64)
-            torch.testing.assert_close(cell.cell_step(x[:, 0], R.detach()).h, by_hand(x, R.detach())[:, 0])
-        assert rows(cell) == [2, 5, 7, 3, 1] and len(cell._NATIVE_STEPS) == len(steps) + 1
+        R = R.detach()
         x = torch.randn(1, 9, 3, dtype=torch.float64)  # sequences of a pack take one row each
-        pack = cell.cell(x, R.detach(), cu_seqlens=torch.tensor([0, 4, 9])).h
-        torch.testing.assert_close(pack, torch.cat([by_hand(part, R.detach()) for part in x.split([4, 5], 1)], 1))
-    assert rows(cell) == [2, 5, 7, 3, 1]
+        pack = cell.cell(x, R, cu_seqlens=torch.tensor([0, 4, 9])).h
+        torch.testing.assert_close(pack, torch.cat([by_hand(part, R) for part in x.split([4, 5], 1)], 1))
+    assert built == [*known, ("FORWARD", 1)]
+
+
+def test_steps_have_libraries_of_their_own(cell: ModuleType, built: Built) -> None:
+    R = torch.randn(3, 3, dtype=torch.float64)
+    before = len(cell._NATIVE_STEPS)
+    for batch in (1, 2, 9, 7, 3, 1):
+        x = torch.randn(batch, 1, 3, dtype=torch.float64)
+        torch.testing.assert_close(cell.cell_step(x[:, 0], R).h, by_hand(x, R)[:, 0])
+    assert built == [("STEP", bits) for bits in (1, 2, 5, 7, 3)]
+    assert len(cell._NATIVE_STEPS) in (before, before + 5)  # as many functions, where torch can describe tensors to libraries
+
+
+def test_one_library_of_all(cell: ModuleType, built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cell, "_NATIVE_ALL", True)
+    R = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
+    for batch in (2, 5):
+        x = torch.randn(batch, 4, 3, dtype=torch.float64)
+        torch.testing.assert_close(cell.cell(x, R).h, by_hand(x, R))
+        cell.cell(x, R).h.sum().backward()
+        torch.testing.assert_close(cell.cell_step(x[:, 0], R.detach()).h, by_hand(x, R.detach())[:, 0])
+    assert built == [("ALL", 8)]
 
 
 def test_a_row_is_what_it_is_in_any_batch(cell: ModuleType) -> None:

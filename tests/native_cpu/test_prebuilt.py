@@ -139,3 +139,32 @@ def test_what_cannot_be_built_ahead_is_refused(tmp_path: Path, capsys: pytest.Ca
     assert main(["compile", spec, "-o", "-", "--prebuild", SIZES]) == 1
     assert "stdout is none" in capsys.readouterr().err
     assert not path.exists()
+
+
+CELL = "spec cell\ndim D\ninput x[D]\nparam R[D, D]\nstate h[D] = 0\nh = tanh(x + R @ h[t-1])\noutput h\n"
+BATCHES = """
+import importlib.util, sys, torch, warnings
+warnings.simplefilter("error")
+spec = importlib.util.spec_from_file_location("made", sys.argv[1])
+made = importlib.util.module_from_spec(spec)
+sys.modules["made"] = made
+spec.loader.exec_module(made)
+for batch in (1, 2, 7):
+    x, R, h = torch.randn(batch, 5, 3), torch.randn(3, 3, requires_grad=True), torch.zeros(batch, 3)
+    with torch.no_grad():
+        made.cell_step(x[:, 0], R)
+    made.cell(x, R).h.sum().backward()
+    for kernels in (("forward",), ("step",), ("forward", "backward")):
+        assert made._form(x, R, h, kernels=kernels) is made._CPU
+"""
+
+
+def test_one_library_serves_every_batch(tmp_path: Path) -> None:
+    """Of a recurrence whose kernels are otherwise built for the rows of a batch."""
+    spec, path = tmp_path / "cell.seq", tmp_path / "made.py"
+    spec.write_text(CELL)
+    assert main(["compile", str(spec), "-o", str(path), "--prebuild", "D=3"]) == 0
+    assert library(path).is_file()
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "", "CXX": "", "SEQC_BATCHES": ""}
+    done = subprocess.run([sys.executable, "-c", BATCHES, str(path)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
