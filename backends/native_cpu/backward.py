@@ -200,7 +200,7 @@ class _Backward:
             swapped = bool(rest) and rest[-1] != BATCH and self.writer.few(last) and not self.writer.few(rest[-1])
             self.writer.buffers[buffer] = (*rest[:-1], last, rest[-1]) if swapped else local
             self.items.append(Item("grow", root, local, f"w.{buffer}"))
-            self.clear.append(f"std::fill_n(w.{buffer}, SIZE({buffer}), real(0));")
+            self.clear.append(f"fill(w.{buffer}, SIZE({buffer}), real(0));")
             n = self.value(f"w.{buffer}", tuple(local), self.writer.place_of(buffer))
             more, self.writer.targets[f"d_{name}"] = self.point(f"d_{name}")
             self.end += more

@@ -1,7 +1,8 @@
-"""Nests that only copy, between places whose neighbours in memory differ -> calls of the runtime's `transpose`.
+"""Nests that only copy -> calls of functions of the runtime, which are compiled once: `copy`, and `transpose` between places whose
+neighbours in memory differ.
 
 In: a nest, its scene. Out: lines of C++, or None where the nest is something else and `seqc.backends.native_cpu.nest` prints
-it. Initial states, checkpoints and packed parameters are such copies.
+it. Initial and last states, checkpoints, gradients of parameters and packed parameters are such copies.
 """
 
 from __future__ import annotations
@@ -12,40 +13,46 @@ from seqc.backends.native_cpu.schedule import Item, Nest
 from seqc.ir.views import view
 
 
-def transposed(nest: Nest, scene: Scene) -> list[str] | None:
-    """The lines of a nest of transposing copies; None if any item is not one."""
+def copied(nest: Nest, scene: Scene, team: str, plain: bool) -> list[str] | None:
+    """The lines of a nest of copies; None if any item is not one. plain: whether those along the same axis are meant too, of
+    which each thread of `team` takes a part. team: "" where a program is one thread's."""
+    found = [_copy(item, nest, scene, team or "alone", plain) for item in nest.items]
+    if not all(found):
+        return None
     lines: list[str] = []
-    for item in nest.items:
-        more = _copy(item, nest, scene)
-        if more is None:
-            return None
-        lines += more
-    return lines
+    for more in found:
+        assert more
+        one = team and "transpose(" in more[-1]
+        lines += [f"if ({team}.first()) {{", *("  " + line for line in more), "}"] if one else more
+    return [*lines, f"{team}.meet();"] if team else lines
 
 
-def _copy(item: Item, nest: Nest, scene: Scene) -> list[str] | None:
-    if item.kind != "out" or item.value.op != "leaf" or not view(item.value).plain:
+def _copy(item: Item, nest: Nest, scene: Scene, team: str, plain: bool) -> list[str] | None:
+    if item.kind != "out" or item.value.op != "leaf" or item.value.dtype == "bool" or not view(item.value).plain:
         return None
     source, target = scene.places[item.value], scene.targets[item.target]
     column, row = _unit(source), target.tiled or _unit(target)
-    if column is None or row is None or column == row or not {column, row} <= set(nest.space):
+    if column is None or row is None or not {column, row} <= set(nest.space) or (column == row and not plain):
         return None
     if set(source.strides) != set(nest.space) or set(target.strides) != set(nest.space):
         return None
     outer = [d for d in nest.space if d not in (column, row)]
-    first = "at" if target.tiled else "0"
-    index = {d: f"i_{ident(d)}" for d in outer} | {column: "0", row: first}
-    lines = []
-    guard = scene.guards.get(item.target)
-    if guard:
-        lines.append(f"if ({guard})")
+    lines = [f"if ({scene.guards[item.target]})"] if scene.guards.get(item.target) else []
+    inner = outer.pop() if column == row and outer else None
     for depth, d in enumerate(outer):
         i = ident(d)
         lines.append(f"{'  ' * depth}for (i64 i_{i} = 0; i_{i} < m_{i}; ++i_{i})")
+    index = {d: f"i_{ident(d)}" for d in outer} | {column: "0", row: "0"}
+    if column == row:
+        strides = [product(list(x.strides[inner])) if inner else "0" for x in (source, target)]
+        index |= {inner: "0"} if inner else {}
+        call = ", ".join((team, source.at(index), strides[0], target.at(index), strides[1], product(list(target.strides[column])),
+                          f"m_{ident(inner)}" if inner else "1", f"m_{ident(column)}"))
+        return [*lines, f"{'  ' * len(outer)}copy({call});"]
     count = f"m_{ident(row)}"
     if target.tiled:
         lines.append(f"{'  ' * len(outer)}for (i64 at = 0; at < {count}; at += W)")
-        count = f"std::min<i64>(W, {count} - at)"
+        count, index[row] = f"std::min<i64>(W, {count} - at)", "at"
     call = ", ".join((source.at(index), product(list(source.strides[row])), target.at(index),
                       product(list(target.strides[column])), count, f"m_{ident(column)}"))
     return [*lines, f"{'  ' * (len(outer) + bool(target.tiled))}transpose({call});"]

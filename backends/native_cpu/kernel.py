@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from seqc.backends.native_cpu.active import spikes_of, two_ways
 from seqc.backends.native_cpu.arrays import Array
-from seqc.backends.native_cpu.copies import transposed
+from seqc.backends.native_cpu.copies import copied
 from seqc.backends.native_cpu.nest import NestPrinter
 from seqc.backends.native_cpu.nest_body import Scene
 from seqc.backends.native_cpu.places import Place, buffer_place, buffer_size, ident, tiled_place
@@ -307,7 +307,7 @@ class KernelWriter:
     ) -> list[str]:
         """The lines of a nest; those of a team's share of it. listed: the loop that runs over a list of columns, "" for none;
         None: the nest is printed in both ways where a list may serve."""
-        copies = transposed(nest, scene)
+        copies = copied(nest, scene, "team" if self.team else "", name not in self.token)
         if listed is None and self._lists_pay(name, axis) and not copies:
             lines = list[str]()
             for spikes, part in spikes_of(self.plan, nest, scene.places).items():
@@ -320,7 +320,9 @@ class KernelWriter:
         if not self.team:
             printer.onward = self.streams and name == "token" and self.title != "step"
             return copies or printer.print()
-        if not copies and printer.divisible:
+        if copies:
+            return copies
+        if printer.divisible:
             printer.team = "steps" if name in self.token else "once"
             return [*printer.print(), "team.meet();"]
         own = [i for i in nest.items if i.kind in ("keep", "reduce") and self.kept.get(i.value) == ""]
@@ -329,7 +331,7 @@ class KernelWriter:
             lines = [*NestPrinter(Nest(nest.space, tuple(own)), axis, scene, visible).print(), "team.meet();"]
             known = visible | {i.value for i in own}
             return lines + (self._nest(name, Nest(nest.space, tuple(rest)), axis, scene, known, listed) if rest else [])
-        return ["if (team.first()) {", *("  " + line for line in copies or printer.print()), "}", "team.meet();"]
+        return ["if (team.first()) {", *("  " + line for line in printer.print()), "}", "team.meet();"]
 
     def _lists_pay(self, name: str, axis: str | None) -> bool:
         """Whether a list of columns may serve: in the steps of forward, where rows of a matrix are the lanes of vectors."""

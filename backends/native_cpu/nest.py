@@ -21,7 +21,7 @@ from seqc.ir.graph import BATCH
 
 # (values of an element, vectors at a time): many values keep the units busy by themselves, and would be long text with eight
 BLOCKS = ((24, 8), (48, 4))
-DEAR = 24  # values that an exponential or the like is made of
+DEAR = 24  # values that an exponential or the like is made of, and a vector whose lanes lie apart in memory
 
 
 class NestPrinter(SumPrinter):
@@ -89,8 +89,15 @@ class NestPrinter(SumPrinter):
         taken = f"({several} * w_B + {single})" if several else str(max(1, single))
         inside = [v for v in self.values.order if self.level(v) == len(self.loops)]
         heavy = sum(v.node is not None and bool(v.args) and dear(v.node) for v in inside)
-        most = next((blocks for values, blocks in BLOCKS if len(inside) + DEAR * heavy <= values), 2)
+        apart = sum(v.text.startswith("gather<") for v in inside) + sum(map(self._apart, self.nest.items))
+        most = next((blocks for values, blocks in BLOCKS if len(inside) + DEAR * (heavy + apart) <= values), 2)
         return f"std::max<i64>(1, std::min<i64>({most}, {'spare / 2' if heavy else 'spare'} / {taken}))"
+
+    def _apart(self, item: Item) -> bool:
+        """Whether lanes of what is written lie apart."""
+        places, to = (self.scene.places, item.value) if item.kind in ("keep", "reduce") else (self.scene.targets, item.target)
+        place = places[to]
+        return self.axis in place.strides and not place.whole(self.axis)
 
     def _depth(self, depth: int) -> None:
         for s in self.sums:

@@ -27,11 +27,11 @@ class SumPrinter(NestBody):
         """Zero what accumulates in memory."""
         if s.across and s.how == "memory":
             size = self._rows_size(s)
-            self.put(f"std::fill_n({self.scene.rows[s.item.value]}, ({size}) * W, {'-infinity' if s.most else 'real(0)'});")
+            self.put(f"fill({self.scene.rows[s.item.value]}, ({size}) * W, {'-infinity' if s.most else 'real(0)'});")
         elif s.how == "memory":
             place = self.scene.places[s.item.value]
             size = product(self._extents(place))
-            self.put(f"std::fill_n({place.base}, {size}, {'-infinity' if s.most else 'real(0)'});")
+            self.put(f"fill({place.base}, {size}, {'-infinity' if s.most else 'real(0)'});")
 
     def _extents(self, place: Place) -> list[str]:
         axes = list(place.strides)

@@ -332,7 +332,9 @@ struct Team {
   // every second step goes backwards, so that it begins with what the caches still have of the step before
   i64 there(i64 b, i64 blocks, i64 step) const { return step & 1 ? from(blocks) + upto(blocks) - 1 - b : b; }
   void meet() const {
-    if (members == 1) return;
+    if (members > 1) wait();
+  }
+  __attribute__((noinline)) void wait() const {
     const i64 now = common->turn.load(std::memory_order_relaxed);
     if (common->arrived.fetch_add(1, std::memory_order_acq_rel) == members - 1) {
       common->arrived.store(0, std::memory_order_relaxed);
@@ -348,6 +350,22 @@ struct Team {
   }
 };
 
+constexpr Team alone{nullptr, 0, 1};
+
+ONCE void fill(real* p, i64 n, real x) {
+  for (i64 i = 0; i < n; i += W) store<false>(p + i, x, n - i);
+}
+
+// Copies `rows` of `columns` numbers that are neighbours. Vectors of a row are W * apart numbers apart where they go to: neighbours
+// too (apart: 1), or in tiles. Each thread takes a part of the columns. Compiled once.
+ONCE void copy(
+    const Team& team, const real* from, i64 from_stride, real* to, i64 to_stride, i64 apart, i64 rows, i64 columns) {
+  const i64 all = chunks(columns), begin = W * team.from(all), end = std::min(columns, W * team.upto(all));
+  for (i64 j0 = begin; j0 < end; j0 += 8 * W)
+    for (i64 i = 0; i < rows; ++i)
+      for (i64 j = j0; j < std::min(end, j0 + 8 * W); j += W)
+        store<false>(to + i * to_stride + j * apart, load<false>(from + i * from_stride + j, end - j), end - j);
+}
 
 // Runs all programs on so many threads: each by one of them, or (wide, and fewer programs than half the threads) by a team.
 template <class Run>
