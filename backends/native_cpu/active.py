@@ -100,6 +100,6 @@ def two_ways(spikes: tuple[View, str, str], place: Place, listed: Sequence[str],
     _, axis, loop = spikes
     size = f"n_{ident(loop)}"
     read = f"{place.at({BATCH: '0', axis: '0'})}, {product(list(place.strides[BATCH]))}"
-    head = [f"  std::uint32_t columns[{size}];", f"  const i64 active = active_columns<w_B, {size}>({read}, columns);"]
+    head = [f"  std::uint32_t columns[{size}];", f"  const i64 active = active_columns<r_B, {size}>({read}, columns);"]
     ways = ["  if (active >= 0) {", *(f"    {line}" for line in listed), "  } else {", *(f"    {line}" for line in whole)]
     return ["{", *head, *ways, "  }", "}"]

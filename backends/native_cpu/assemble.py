@@ -27,17 +27,33 @@ constexpr bool built(i64 rows) {
   if (rows == 3 || (threes && rows < 3)) return threes && rows == 3;
   return rows == chosen_rows ? SEQC_ROWS >= rows : rows < chosen_rows && (SEQC_ROWS == 8 || (SEQC_ROWS & rows) != 0);
 }
+// The most rows of a block that is built, and their number where all have the same, else 0.
+constexpr int w_B = built(4) ? 4 : built(3) ? 3 : built(2) ? 2 : 1;
+constexpr int only = built(4) + built(3) + built(2) + built(1) == 1 ? w_B : 0;
+constexpr i64 z_B = padded(w_B);
 struct Blocks {  // of four rows, of three, of two and of one, in this order
   i64 fours, three, twos, ones;
   explicit Blocks(i64 rows)
       : fours(chosen_rows >= 4 ? rows / 4 : 0), three(threes && rows % 4 == 3),
         twos(chosen_rows >= 2 ? (rows - 4 * fours - 3 * three) / 2 : 0), ones(rows - 4 * fours - 3 * three - 2 * twos) {}
   i64 all() const { return fours + three + twos + ones; }
+  i64 rows(i64 block) const { return block < fours ? 4 : block < fours + three ? 3 : block < fours + twos ? 2 : 1; }
+  i64 first(i64 block) const {  // the first row of a block
+    return block <= fours ? 4 * block : block <= fours + twos ? 4 * fours + 2 * (block - fours) : 3 * fours + twos + block;
+  }
   bool served() const {
     return (!fours || built(4)) && (!three || built(3)) && (!twos || built(2)) && (!ones || built(1));
   }
 };
-inline bool serves(i64 rows) { return Blocks(rows).served(); }""".splitlines()
+inline bool serves(i64 rows) { return Blocks(rows).served(); }
+// Calls f with the number of rows of a block as a constant: for loops that are unrolled. All others serve every number.
+template <class F>
+INLINE void with_rows(i64 rows, const F& f) {
+  if constexpr (built(4)) if (rows == 4 || only) return f(std::integral_constant<int, 4>{});
+  if constexpr (built(3)) if (rows == 3 || only) return f(std::integral_constant<int, 3>{});
+  if constexpr (built(2)) if (rows == 2 || only) return f(std::integral_constant<int, 2>{});
+  if constexpr (built(1)) return f(std::integral_constant<int, 1>{});
+}""".splitlines()
 ALWAYS = ["constexpr bool serves(i64) { return true; }"]
 NOT_BUILT = 2  # what a kernel answers for a batch that its library is not for
 PARALLEL = "#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed)"
@@ -130,7 +146,7 @@ def zeros(array: Array) -> str:
 
 def position(roles: Roles, team: bool = False) -> str:
     """The parameters of a program function that say which program it is; of a team's, and who runs it with us."""
-    names = ["o_B" if roles.blocked else "i_B", *(f"i_{ident(d)}" for d in roles.grid if d != BATCH), "panel"]
+    names = [*(["o_B", "block"] if roles.blocked else ["i_B"]), *(f"i_{ident(d)}" for d in roles.grid if d != BATCH), "panel"]
     return ", ".join([f"i64 {n}" for n in names] + (["const Team& team"] if team else []))
 
 
@@ -218,19 +234,8 @@ def _run(plan: Plan, name: str, saves: str, instead: tuple[str, str] | None) -> 
 
     special = f"{instead[0]} ? ({instead[1]}) : " if instead else ""
 
-    def call(rows: int, start: str) -> str:
-        flags = ("true", "false") if saves == "compiled" else ("",)
-        words = [", ".join(x for x in (flag, str(rows or "")) if x) for flag in flags]
-        found = [f"{name}_program{f'<{word}>' if word else ''}(a, call, {start}, {indices})" for word in words]
-        return special + (f"(save ? {found[0]} : {found[1]})" if len(found) == 2 else found[0])
-
-    if roles.blocked:
-        starts = {4: "4 * rest", 3: "4 * rest", 2: "4 * fours + 2 * (rest - fours)", 1: "3 * fours + twos + rest"}
-        four, three, two, one = (f"      if constexpr (built({n})) failed |= {call(n, start)};" for n, start in starts.items())
-        return [
-            "    const i64 fours = parts.fours, twos = parts.twos;", "    if (rest < fours) {", four,
-            "    } else if (rest < fours + parts.three) {", three, "    } else if (rest < fours + twos) {", two,
-            "    } else {", one, "    }",
-        ]
-    lines = [f"    failed |= {call(0, 'rest')};"]
+    start = "parts.first(rest), parts.rows(rest)" if roles.blocked else "rest"
+    flags = ("<true>", "<false>") if saves == "compiled" else ("",)
+    found = [f"{name}_program{flag}(a, call, {start}, {indices})" for flag in flags]
+    lines = [f"    failed |= {special}{f'(save ? {found[0]} : {found[1]})' if len(found) == 2 else found[0]};"]
     return [*lines, "    streamed();"] if plan.streams and name != "step" else lines

@@ -21,9 +21,7 @@ from seqc.backends.native_cpu.forward import (
     open_program,
     param_pointers,
     saved_arrays,
-    scratch_lines,
     settle,
-    template_head,
 )
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.lanes import lanes_back
@@ -262,9 +260,8 @@ class _Backward:
                            buffer_size(writer.buffers[c.split("SIZE(")[1].split(")")[0]])) for c in self.clear]
         arrays = tuple(self.arrays.values())
         lines = [
-            *struct("Backward", arrays), "", *scratch_lines(plan, writer, "BackwardScratch"), "",
+            *struct("Backward", arrays), "", *writer.scratch("BackwardScratch"), "",
             *dict.fromkeys(self.zeros),
-            *template_head(plan, ""),
             f"int backward_program(const Backward& a, const Call& call, {position(roles, plan.teams)}) {{",
             *open_program(plan, "backward"), *params, *("  " + x for x in self.start),
             *first_member(plan, clear),

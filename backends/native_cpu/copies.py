@@ -1,5 +1,5 @@
-"""Nests that only copy -> calls of functions of the runtime, which are compiled once: `copy`, and `transpose` between places whose
-neighbours in memory differ.
+"""Nests that only copy -> calls of functions of the runtime, which are compiled once: `copy`, and `transpose` between places
+whose neighbours in memory differ.
 
 In: a nest, its scene. Out: lines of C++, or None where the nest is something else and `seqc.backends.native_cpu.nest` prints
 it. Initial and last states, checkpoints, gradients of parameters and packed parameters are such copies.
@@ -46,8 +46,8 @@ def _copy(item: Item, nest: Nest, scene: Scene, team: str, plain: bool) -> list[
     if column == row:
         strides = [product(list(x.strides[inner])) if inner else "0" for x in (source, target)]
         index |= {inner: "0"} if inner else {}
-        call = ", ".join((team, source.at(index), strides[0], target.at(index), strides[1], product(list(target.strides[column])),
-                          f"m_{ident(inner)}" if inner else "1", f"m_{ident(column)}"))
+        count, apart = f"m_{ident(inner)}" if inner else "1", product(list(target.strides[column]))
+        call = ", ".join((team, source.at(index), strides[0], target.at(index), strides[1], apart, count, f"m_{ident(column)}"))
         return [*lines, f"{'  ' * len(outer)}copy({call});"]
     count = f"m_{ident(row)}"
     if target.tiled:

@@ -104,36 +104,22 @@ def lists(writer: KernelWriter, arrays: dict[str, Array]) -> list[str]:
     return ["  " + line for line in (*lines, *packing(writer.listed(), writer.given, masks, writer.team))]
 
 
-def template_head(plan: Plan, flags: str) -> list[str]:
-    """The template line of a program function."""
-    words = [w for w in (flags, "int w_B" if plan.roles.blocked else "") if w]
-    return [f"template <{', '.join(words)}>"] if words else []
-
-
 def onward(plan: Plan, way: str, indent: int) -> list[str]:
     """The direction of a loop over steps, where a step fetches what the next one reads."""
     return ["  " * indent + f"const i64 onward = {way};"] if plan.streams else []
 
 
-def scratch_lines(plan: Plan, writer: KernelWriter, name: str) -> list[str]:
-    """The struct of a kernel's buffers."""
-    lines = writer.scratch(name)
-    if not plan.roles.blocked:
-        return lines
-    return ["template <int w_B>", lines[0], "  static constexpr i64 z_B = padded(w_B);", *lines[1:]]
-
-
 def open_program(plan: Plan, name: str, sequence: bool = True) -> list[str]:
     """The first lines of a program function's body. sequence: whether there is one to find, or one step."""
     blocked = plan.roles.blocked
-    struct_name = f"{name.capitalize()}Scratch" + ("<w_B>" if blocked else "")
+    struct_name = f"{name.capitalize()}Scratch"
     lines = [f"  {struct_name}* const memory = scratch<{struct_name}>();"]
     if plan.teams and sequence:
         lines = [f"  if (team.first()) team.common->memory = scratch<{struct_name}>();", "  team.meet();",
                  f"  {struct_name}* const memory = static_cast<{struct_name}*>(team.common->memory);"]
     lines += ["  if (!memory) return 1;", f"  {struct_name}& w = *memory;"]
     if blocked:
-        lines.append("  constexpr i64 m_B = w_B, z_B = padded(w_B);")
+        lines.append("  const i64 m_B = only ? only : block;")
     where = sequence_lines(plan.roles, plan.every) if sequence else []
     if plan.streams and sequence:
         widest = max((x.dims for x in (plan.program.states or plan.program.output_decls).values()), key=len)
@@ -226,9 +212,9 @@ def forward_text(plan: Plan) -> str:
     ]
     saves = "called" if roles.blocked and len(body) > TWICE else "compiled"
     lines = [
-        *struct("Forward", tuple(arrays.values())), "", *scratch_lines(plan, writer, "ForwardScratch"), "",
+        *struct("Forward", tuple(arrays.values())), "", *writer.scratch("ForwardScratch"), "",
         *shifted_zeros(plan, arrays),
-        *template_head(plan, "bool save" if saves == "compiled" else ""),
+        *(["template <bool save>"] if saves == "compiled" else []),
         f"int forward_program(const Forward& a, const Call& call, {position(roles, plan.teams)}"
         f"{', bool save' if saves == 'called' else ''}) {{",
         *body,

@@ -44,6 +44,14 @@ class Stretch:
         return sum(len(nest.space) == most for nest in self.nests)
 
 
+def with_rows(lines: list[str]) -> list[str]:
+    """Lines that need the number of a block's rows as a constant `r_B` in what gives it; others as they are."""
+    if not any(re.search(r"\br_B\b", line) for line in lines):
+        return lines
+    head = ["with_rows(m_B, [&](auto rows_of_block) __attribute__((always_inline)) {", "  constexpr int r_B = rows_of_block;"]
+    return [*head, *("  " + line for line in lines), "});"]
+
+
 class KernelWriter:
     """Collects regions, decides vectors' dims and buffer layouts for all of them together, then prints them."""
 
@@ -148,7 +156,8 @@ class KernelWriter:
                             for d in home[:-1]:
                                 if d in cost:
                                     cost[d] += 3
-        best = max(wide, key=len)
+        spaces = [set(nest.space) for name in token for nest in self.stretches[name].nests]
+        best = max(wide, key=lambda axes: (len(axes), sum(set(axes) - {BATCH} <= space for space in spaces)))
         return min((d for d in reversed(best) if d != BATCH), key=lambda d: cost[d])
 
     def _choose_axis(self, s: Stretch, nest: Nest) -> str | None:
@@ -280,7 +289,7 @@ class KernelWriter:
             axis = self.axis_of[s.name, i]
             listed = self.sparse.get((name, i), [])
             if listed:
-                lines += multiplying(listed, places, self.team)
+                lines += with_rows(multiplying(listed, places, self.team))
                 visible |= {x.item.value for x in listed}
                 nest = Nest(nest.space, tuple(item for item in nest.items if item not in [x.item for x in listed]))
                 if not nest.items:
@@ -298,7 +307,7 @@ class KernelWriter:
                 scene = Scene(self.roles.panel, self.roles.grid, here, self.targets, self.names,
                               {n: f"w.{row}" if self.kept[n] else row for n, row in self.rows.items()}, s.guards)
                 lines += [f"// {c}" for c in self._comments(s, part)]
-                lines += self._nest(name, part, axis, scene, frozenset(visible))
+                lines += with_rows(self._nest(name, part, axis, scene, frozenset(visible)))
                 visible |= {item.value for item in part.items if item.kind in ("keep", "reduce")}
         return ["  " * indent + line for line in lines]
 

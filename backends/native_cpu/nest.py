@@ -86,7 +86,7 @@ class NestPrinter(SumPrinter):
             if self.level(v) < len(self.loops) and self.axis in v.deps:
                 several += BATCH in v.deps
                 single += BATCH not in v.deps
-        taken = f"({several} * w_B + {single})" if several else str(max(1, single))
+        taken = f"({several} * {self.width(BATCH)} + {single})" if several else str(max(1, single))
         inside = [v for v in self.values.order if self.level(v) == len(self.loops)]
         heavy = sum(v.node is not None and bool(v.args) and dear(v.node) for v in inside)
         apart = sum(v.text.startswith("gather<") for v in inside) + sum(map(self._apart, self.nest.items))
@@ -95,9 +95,9 @@ class NestPrinter(SumPrinter):
 
     def _apart(self, item: Item) -> bool:
         """Whether lanes of what is written lie apart."""
-        places, to = (self.scene.places, item.value) if item.kind in ("keep", "reduce") else (self.scene.targets, item.target)
-        place = places[to]
-        return self.axis in place.strides and not place.whole(self.axis)
+        inside = item.kind in ("keep", "reduce")
+        place = self.scene.places[item.value] if inside else self.scene.targets[item.target]
+        return self.axis is not None and self.axis in place.strides and not place.whole(self.axis)
 
     def _depth(self, depth: int) -> None:
         for s in self.sums:

@@ -145,8 +145,8 @@ class NestBody:
         return "c" if d == self.axis else "i_B"
 
     def width(self, d: str) -> str:
-        """The extent of an unrolled dim."""
-        return "CB" if d == self.axis else "w_B"
+        """The extent of an unrolled dim: of rows that are unrolled their number, of others the most that there may be."""
+        return "CB" if d == self.axis else "w_B" if self.rows_apart else "r_B"
 
     def expression(self, v: Value) -> str:
         """The right side of an assignment."""
@@ -155,8 +155,8 @@ class NestBody:
     def unroll(self, group: tuple[str, ...]) -> int:
         """Open the unrolled loops of a group; answers how many blocks to close."""
         for d in group:
-            how = "" if d == BATCH and self.rows_apart else "UNROLL "
-            self.open(f"{how}for (int {self.slot(d)} = 0; {self.slot(d)} < {self.width(d)}; ++{self.slot(d)})")
+            how, width = ("", "m_B") if d == BATCH and self.rows_apart else ("UNROLL ", self.width(d))
+            self.open(f"{how}for (int {self.slot(d)} = 0; {self.slot(d)} < {width}; ++{self.slot(d)})")
             if d == self.axis:
                 self.put("const i64 at = (c0 + c) * W;")
         return len(group)

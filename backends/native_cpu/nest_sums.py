@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from seqc.backends.native_cpu.nest_body import NestBody, Sum
 from seqc.backends.native_cpu.places import Place, ident, product
+from seqc.ir.graph import BATCH
 
 
 class SumPrinter(NestBody):
@@ -35,7 +36,7 @@ class SumPrinter(NestBody):
 
     def _extents(self, place: Place) -> list[str]:
         axes = list(place.strides)
-        return [f"w_{ident(d)}" for d in axes[:-1]] + [f"z_{ident(axes[-1])}"] if axes else ["1"]
+        return ["m_B" if d == BATCH else f"w_{ident(d)}" for d in axes[:-1]] + [f"z_{ident(axes[-1])}"] if axes else ["1"]
 
     def _rows_size(self, s: Sum) -> str:
         place = self.scene.places[s.item.value]

@@ -356,8 +356,8 @@ ONCE void fill(real* p, i64 n, real x) {
   for (i64 i = 0; i < n; i += W) store<false>(p + i, x, n - i);
 }
 
-// Copies `rows` of `columns` numbers that are neighbours. Vectors of a row are W * apart numbers apart where they go to: neighbours
-// too (apart: 1), or in tiles. Each thread takes a part of the columns. Compiled once.
+// Copies `rows` of `columns` numbers that are neighbours. Vectors of a row are W * apart numbers apart where they go to:
+// neighbours too (apart: 1), or in tiles. Each thread takes a part of the columns. Compiled once.
 ONCE void copy(
     const Team& team, const real* from, i64 from_stride, real* to, i64 to_stride, i64 apart, i64 rows, i64 columns) {
   const i64 all = chunks(columns), begin = W * team.from(all), end = std::min(columns, W * team.upto(all));

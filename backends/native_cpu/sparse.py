@@ -124,8 +124,8 @@ def _turn(products: list[SparseProduct], places: Mapping[Node, Place], team: boo
         axis = next(d for d, i in x.vector.index if i == x.column and d in place.strides)
         read = f"{place.at({BATCH: '0', axis: '0'})}, {product(list(place.strides[BATCH]))}"
         write = f"{out.base}, {product(list(out.strides[BATCH]))}"
-        ahead.append(f"if (w.{x.name}.single) w.{x.name}.template lay<w_B>({member}, {read});")
-        calls.append(f"w.{x.name}.template multiply<w_B>({member}, {read}, {write});")
+        ahead.append(f"if (w.{x.name}.single) w.{x.name}.template lay<r_B>({member}, {read});")
+        calls.append(f"w.{x.name}.template multiply<r_B>({member}, {read}, {write});")
     if not team:
         return [*ahead, *calls]
     single = " || ".join(f"w.{x.name}.single" for x in products)

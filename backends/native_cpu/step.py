@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from seqc.backends.native_cpu.arrays import PANELS, Array
 from seqc.backends.native_cpu.assemble import entry, first_only, pointer, position, struct
-from seqc.backends.native_cpu.forward import open_program, param_pointers, scratch_lines, settle, template_head
+from seqc.backends.native_cpu.forward import open_program, param_pointers, settle
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item
@@ -64,8 +64,8 @@ def step_text(plan: Plan) -> str:
     writer.add("token", items, carried).guards = guards
     settle(writer, {}, ("token",))
     text = [
-        *struct("Step", tuple(arrays.values())), "", *scratch_lines(plan, writer, "StepScratch"), "",
-        *template_head(plan, ""), f"int step_program(const Step& a, const Call& call, {position(roles)}) {{",
+        *struct("Step", tuple(arrays.values())), "", *writer.scratch("StepScratch"), "",
+        f"int step_program(const Step& a, const Call& call, {position(roles)}) {{",
         *open_program(plan, "step", sequence=False), *lines, *writer.region("token", 1), "  return 0;", "}", "",
     ]
     return "\n".join([*text, *entry(plan, "step", tuple(arrays.values()))])

@@ -77,7 +77,7 @@ def test_a_batch_is_its_rows_to_the_bit(both: tuple[Recurrence, Recurrence], kin
 
 def test_the_text_walks_lists_and_that_of_a_dense_spec_does_not(both: tuple[Recurrence, Recurrence]) -> None:
     text = both[0].source
-    assert text.count("template multiply<w_B>(") == 9  # five forward; turned, the two of R are one
+    assert text.count("template multiply<r_B>(") == 9  # five forward; turned, the two of R are one
     assert text.count("_native_kept(library, \"") == 5
     dense = seqc.compile(SPEC.replace("sparse R, P, Q, U by mask\n", ""), backend="cpu").source
     assert "Sparse" not in dense
