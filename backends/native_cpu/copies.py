@@ -1,5 +1,5 @@
-"""Nests that only copy -> calls of functions of the runtime, which are compiled once: `copy`, and `transpose` between places
-whose neighbours in memory differ.
+"""Nests that only copy -> calls of functions that are compiled once: `copy` (in `COPIES`), and the runtime's `transpose`
+between places whose neighbours in memory differ.
 
 In: a nest, its scene. Out: lines of C++, or None where the nest is something else and `seqc.backends.native_cpu.nest` prints
 it. Initial and last states, checkpoints, gradients of parameters and packed parameters are such copies.
@@ -11,6 +11,27 @@ from seqc.backends.native_cpu.nest_body import Scene
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.schedule import Item, Nest
 from seqc.ir.views import view
+
+COPIES = """
+namespace {
+constexpr Team alone{nullptr, 0, 1};
+
+ONCE void fill(real* p, i64 n, real x) {
+  for (i64 i = 0; i < n; i += W) store<false>(p + i, x, n - i);
+}
+
+// Copies `rows` of `columns` numbers that are neighbours. Vectors of a row are W * apart numbers apart where they go to:
+// neighbours too (apart: 1), or in tiles. Each thread takes a part of the columns. Compiled once.
+ONCE void copy(
+    const Team& team, const real* from, i64 from_stride, real* to, i64 to_stride, i64 apart, i64 rows, i64 columns) {
+  const i64 all = chunks(columns), begin = W * team.from(all), end = std::min(columns, W * team.upto(all));
+  for (i64 j0 = begin; j0 < end; j0 += 8 * W)
+    for (i64 i = 0; i < rows; ++i)
+      for (i64 j = j0; j < std::min(end, j0 + 8 * W); j += W)
+        store<false>(to + i * to_stride + j * apart, load<false>(from + i * from_stride + j, end - j), end - j);
+}
+}  // namespace
+"""
 
 
 def copied(nest: Nest, scene: Scene, team: str, plain: bool) -> list[str] | None:

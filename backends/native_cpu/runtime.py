@@ -350,23 +350,6 @@ struct Team {
   }
 };
 
-constexpr Team alone{nullptr, 0, 1};
-
-ONCE void fill(real* p, i64 n, real x) {
-  for (i64 i = 0; i < n; i += W) store<false>(p + i, x, n - i);
-}
-
-// Copies `rows` of `columns` numbers that are neighbours. Vectors of a row are W * apart numbers apart where they go to:
-// neighbours too (apart: 1), or in tiles. Each thread takes a part of the columns. Compiled once.
-ONCE void copy(
-    const Team& team, const real* from, i64 from_stride, real* to, i64 to_stride, i64 apart, i64 rows, i64 columns) {
-  const i64 all = chunks(columns), begin = W * team.from(all), end = std::min(columns, W * team.upto(all));
-  for (i64 j0 = begin; j0 < end; j0 += 8 * W)
-    for (i64 i = 0; i < rows; ++i)
-      for (i64 j = j0; j < std::min(end, j0 + 8 * W); j += W)
-        store<false>(to + i * to_stride + j * apart, load<false>(from + i * from_stride + j, end - j), end - j);
-}
-
 // Runs all programs on so many threads: each by one of them, or (wide, and fewer programs than half the threads) by a team.
 template <class Run>
 int run_programs(i64 programs, i64 threads, bool wide, const Run& run) {

@@ -8,6 +8,7 @@ from seqc.backends.native_cpu.active import ACTIVE
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.assemble import sizes_text
 from seqc.backends.native_cpu.backward import backward_arrays, backward_text
+from seqc.backends.native_cpu.copies import COPIES
 from seqc.backends.native_cpu.direct import ENTRY
 from seqc.backends.native_cpu.forward import forward_arrays, forward_text
 from seqc.backends.native_cpu.lanes import lanes_back
@@ -46,7 +47,7 @@ KERNELS = """
 """
 
 
-BEFORE = "\n".join([RUNTIME.strip(), MATH.strip(), LARGE_PAGES, KERNELS])
+BEFORE = "\n".join([RUNTIME.strip(), MATH.strip(), COPIES, LARGE_PAGES, KERNELS])
 
 
 @dataclass(frozen=True)

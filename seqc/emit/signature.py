@@ -21,8 +21,9 @@ Params are followed by buffers, which have no gradient: `Signature.table` has th
                                                     is not may be anything, None too
     _infer_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)    optional: a forward that saves nothing
     _step_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)     one step: no time axis
-    _ready_cpu(inputs..., params..., NAME_0...) -> bool    whether the native code can run on these, with or without a
-                                                    time axis; asked at every call and in tracing, so it remembers
+    _ready_cpu(inputs..., params..., NAME_0..., kernels) -> bool    whether these native kernels, of "forward", "backward" and
+                                                    "step", can run on these, with or without a time axis; asked at every
+                                                    call and in tracing, so it remembers
     _ready_triton(x, dims...) -> bool               whether the kernels can run at these sizes of the dims `limited`, on
                                                     inputs such as x; asked likewise. It warns where they cannot
 
