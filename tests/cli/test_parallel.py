@@ -5,9 +5,6 @@ float64 to 1e-10: roundoff times paths of at most 40 steps.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from types import ModuleType
@@ -19,8 +16,9 @@ from seqc.driver.compile import Compiled
 from seqc.driver.explain import explanation, facts
 from seqc.driver.load_emitted import load_emitted
 from seqc.ir.graph import leaves
-from tests.cli.parallel import FOLDERS, ROOT, compiled
+from tests.cli.parallel import FOLDERS, compiled
 from tests.harness import Case, check_causality, compare, compare_split, compare_steps, draw, tensors
+from tests.triton import processes
 
 TOLERANCE = 1e-10
 SIZES = {"D": 6, "M": 5}
@@ -83,10 +81,7 @@ def test_operator(name: str) -> None:
 @pytest.mark.parametrize("names", [FEW, pytest.param([x for x in FOLDERS if x not in FEW], marks=pytest.mark.long)])
 def test_triton_part(names: list[str]) -> None:
     pytest.importorskip("triton")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.cli.parallel", *names], capture_output=True, text=True, cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    done = processes.run(["-m", "tests.cli.parallel", *names])
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from types import ModuleType
 
 import pytest
@@ -12,6 +10,7 @@ import torch
 
 from tests.emit.asked import SPECS, compare, gradients, made
 from tests.harness import Case, draw
+from tests.triton import processes
 
 SIZES = {"B": 2, "K": 3, "V": 3, "D": 4, "M": 3, "U": 3}
 
@@ -73,7 +72,7 @@ def test_under_torch_func_and_twice() -> None:
 def test_in_triton() -> None:
     """Kernels of whose results none is asked for do not run: d_v is one kernel, d_q and d_k are another."""
     pytest.importorskip("triton")
-    done = subprocess.run([sys.executable, "-m", "tests.emit.asked"], capture_output=True, text=True, timeout=600)
+    done = processes.run(["-m", "tests.emit.asked"])
     assert done.returncode == 0, done.stderr[-3000:]
     ran = json.loads(done.stdout.splitlines()[-1])
     assert {x: [name.removeprefix("attention_") for name in ran[x]] for x in ran} == {

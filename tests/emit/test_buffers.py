@@ -5,10 +5,7 @@ libraries' readiness, shapes for tracing, and the gradient of everything else.
 """
 
 import copy
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +18,7 @@ from seqc.driver.load_emitted import load_emitted
 from seqc.frontend.elaborate import load
 from seqc.ir.arguments import argument_table
 from seqc.semantics.reference import run
+from tests.triton import processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -199,8 +197,7 @@ cases = [Case(compiled.program, module, sizes, steps, "float32", False, "cpu", b
 found = [f for case in cases for f in against_oracle(case)]
 assert len(found) == 2 and all(f.ok for f in found), [f for f in found if not f.ok]
 """
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
+    done = processes.run(["-c", code])
     assert done.returncode == 0, done.stderr[-2000:]
 
 

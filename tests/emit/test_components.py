@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from functools import cache
 
 import pytest
@@ -14,6 +12,7 @@ from seqc.check.verify_emitted import check
 from seqc.driver.compile import Compiled, Options, compile_program
 from seqc.frontend.elaborate import load
 from tests.core.test_plans import CHAINED
+from tests.triton import processes
 
 SPECS = {
     "chained": CHAINED,
@@ -69,9 +68,7 @@ def test_second_derivatives() -> None:
 
 
 def test_triton() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.emit.components_interpreted"], capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    done = processes.run(["-m", "tests.emit.components_interpreted"])
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) <= 1.0
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +15,7 @@ import seqc
 from seqc.driver.compile import Options, compile_spec
 from seqc.driver.explain import explanation
 from seqc.frontend.elaborate import load
+from tests.triton import processes
 
 Given = dict[str, Tensor]
 TIERS = '''spec tiers
@@ -250,11 +247,7 @@ def in_triton(names: list[str]) -> None:
 
 def test_triton() -> None:
     pytest.importorskip("triton")
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", "from tests.emit.test_down import in_triton; in_triton(['tiers', 'three'])"],
-        capture_output=True, text=True, cwd=root, env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = processes.run(["-c", "from tests.emit.test_down import in_triton; in_triton(['tiers', 'three'])"])
     assert done.returncode == 0, done.stderr[-3000:]
     assert not done.stdout.strip(), done.stdout
 

@@ -3,9 +3,6 @@
 Judged by plain torch loops, on plain torch, native code and Triton's interpreter.
 """
 
-import os
-import subprocess
-import sys
 from types import ModuleType
 
 import pytest
@@ -22,6 +19,7 @@ from seqc.frontend.elaborate import load
 from seqc.ir.arguments import argument_table
 from seqc.ir.graph_text import parse, show
 from seqc.semantics.reference import gradients
+from tests.triton import processes
 
 CELL = '''spec reader
 """A cell that reads a table for each head, another table one step late, and an index as a number."""
@@ -370,8 +368,7 @@ for (text, name), (steps, bounds, reverse) in zip((({CELL!r}, "reader"), ({TOKEN
     found = list(against_oracle(case))
     assert len(found) == 2 and all(f.ok for f in found), found
 """
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
+    done = processes.run(["-c", code])
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -9,10 +9,7 @@ scans (hgrn, mamba), steps and sums of outer products (lstm), lags and look-ahea
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from types import ModuleType
 
 import pytest
@@ -21,6 +18,7 @@ import torch
 from tests.conftest import OPTIMISED_SPECS
 from tests.emit import packed
 from tests.emit.data import cell_data, decay_data
+from tests.triton import processes
 
 SPECS = ("gla", "delta_rule", "hgrn", "conv", "fsmn_centred", "lstm", "mamba", "mlstm", "gsa", "lagged", "sampled", "layer")
 SPECS += ("both_ways", "bidirectional_gru")
@@ -46,10 +44,7 @@ REST = tuple(name for name in INTERPRETED if not any(name in some for some in QU
 @pytest.mark.parametrize("mine", [*QUICK, pytest.param(REST, marks=pytest.mark.long)])
 def test_pack_and_reverse_in_triton(mine: tuple[str, ...]) -> None:
     pytest.importorskip("triton")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.emit.packed", *mine],
-        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(packed.ROOT)},
-    )  # fmt: skip
+    done = processes.run(["-m", "tests.emit.packed", *mine])
     assert done.returncode == 0, done.stderr[-3000:]
     said = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(said) == len(mine), done.stderr[-3000:]

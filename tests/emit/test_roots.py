@@ -5,9 +5,6 @@ rules. B = T is among the sizes, and B != T: axes that are mixed up show in one 
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,8 +15,8 @@ from seqc.frontend.elaborate import load
 from seqc.semantics import reference
 from tests import autograd_loop
 from tests.emit.judged import ROOTS, check, module
-from tests.emit.packed import ROOT
 from tests.harness import draw
+from tests.triton import processes
 
 INTERPRETED = ("value_out", "chunk_out", "own_matrix")
 
@@ -48,10 +45,7 @@ def test_in_native_code(name: str) -> None:
 
 def test_in_triton() -> None:
     pytest.importorskip("triton")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.emit.judged", *INTERPRETED],
-        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    done = processes.run(["-m", "tests.emit.judged", *INTERPRETED])
     assert done.returncode == 0, done.stderr[-3000:]
     said = [json.loads(line) for line in done.stdout.splitlines()]
     assert dict(zip(INTERPRETED, said, strict=True)) == dict.fromkeys(INTERPRETED)

@@ -2,10 +2,7 @@
 gradient; what is left out has no effect, whatever it holds."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -17,6 +14,7 @@ from seqc.api import Recurrence
 from seqc.diagnostics import SpecError
 from seqc.frontend.elaborate import load
 from seqc.semantics import reference
+from tests.triton import processes
 
 H, D, WIDTH = 2, 8, 3
 SPEC = """spec kept
@@ -151,9 +149,7 @@ def test_shapes_of_masks_are_checked(kept: Recurrence) -> None:
 
 def test_triton_in_its_interpreter() -> None:
     """Masks are applied before any kernel: one short run shows that they reach Triton's."""
-    command = [sys.executable, "-m", "tests.emit.sparse_interpreted"]
-    root = Path(__file__).parents[2]
-    said = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=300)
+    said = processes.run(["-m", "tests.emit.sparse_interpreted"])
     assert said.returncode == 0, said.stderr
     assert float(said.stdout.split()[-1]) < 2e-5
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,8 +14,7 @@ from seqc.driver.compile import Options, compile_program
 from seqc.driver.load_emitted import load_emitted
 from seqc.frontend.elaborate import load
 from tests.emit.taps import CASES, arguments, differences
-
-ROOT = Path(__file__).parents[2]
+from tests.triton import processes
 
 
 @cache
@@ -132,7 +128,5 @@ def test_streams() -> None:
 
 def test_in_the_interpreter() -> None:
     """Triton's kernels, in a process of their own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.emit.taps_interpreted"], capture_output=True, text=True, timeout=900, cwd=ROOT
-    )
+    done = processes.run(["-m", "tests.emit.taps_interpreted"])
     assert done.returncode == 0, done.stdout + done.stderr

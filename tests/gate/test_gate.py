@@ -7,9 +7,6 @@ listed must be refused.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import pytest
 
 from tests.gate.cells import NODES
 from tests.gate.running import SERVED, emits, run
+from tests.triton import processes
 
 ROOT = Path(__file__).parents[2]
 CELLS = [(backend, place) for backend, places in SERVED.items() for place in places]
@@ -57,9 +55,6 @@ def test_every_printed_operator_is_its_row(backend: str, place: str, tmp_path: P
 def test_every_printed_operator_is_its_row_in_triton() -> None:
     pytest.importorskip("triton")
     cells = [[place, [n for n in NODES[place] if n not in refusals("triton", place)]] for place in SERVED["triton"]]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.gate.running"], input=json.dumps(cells), capture_output=True, text=True, cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = processes.run(["-m", "tests.gate.running"], json.dumps(cells))
     assert done.returncode == 0, done.stderr[-3000:]
     assert not done.stdout, done.stdout

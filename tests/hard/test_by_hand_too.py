@@ -5,11 +5,6 @@ Native code is built for some of each kind; `by_hand_in_triton` judges some in T
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -28,6 +23,7 @@ from tests.hard import (
 from tests.hard.by_hand import HAND, Given
 from tests.hard.test_by_hand import close
 from tests.harness import tensor
+from tests.triton import processes
 
 # they fill HAND
 FILLS = (cells_by_hand, matrices_by_hand, neurons_and_filters_by_hand, published_by_hand, rates_by_hand, systems_by_hand)
@@ -70,10 +66,6 @@ def test_equals_the_loop_written_by_hand(name: str, backend: str) -> None:
 
 def test_triton_equals_the_loops_written_by_hand() -> None:
     pytest.importorskip("triton")
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.hard.by_hand_in_triton", *INTERPRETED], capture_output=True, text=True, cwd=root,
-        env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = processes.run(["-m", "tests.hard.by_hand_in_triton", *INTERPRETED])
     assert done.returncode == 0, done.stderr[-3000:]
     assert not done.stdout.strip(), done.stdout

@@ -5,8 +5,6 @@ Judged by numbers of other code (an AR(3) and a shallow piecewise-linear network
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 import seqc
 from seqc.diagnostics import Refusal
 from tests.hard.loop_cases import AR, CELL, DRAWN, PLRNN, SHALLOW, TOKENS, WORDS
+from tests.triton import processes
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "hard" / "numbers"
@@ -288,6 +287,6 @@ def test_without_feedback_nothing_is_emitted() -> None:
 
 def test_triton_runs_the_loop() -> None:
     """The loop's own kernels in Triton's interpreter, values and gradients against the reference."""
-    answers = subprocess.run([sys.executable, "-m", "tests.hard.loop_in_triton"], cwd=ROOT, capture_output=True, text=True)
+    answers = processes.run(["-m", "tests.hard.loop_in_triton"])
     assert answers.returncode == 0, answers.stderr
     assert [line.strip() for line in answers.stdout.splitlines()] == [""] * 7, answers.stdout

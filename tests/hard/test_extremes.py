@@ -12,9 +12,6 @@ square of the condition of that system multiplies roundoff.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +30,7 @@ from tests.cli import digests
 from tests.hard.cases import Call, drawn, errors, is_coefficient, is_log_decay
 from tests.harness import EXTREMES
 from tests.parts import loaded
+from tests.triton import processes
 
 ROOT = Path(__file__).parents[2]
 ROWS = 8
@@ -114,9 +112,6 @@ def test_gradient_of_a_steep_gate_in_native_code(name: str) -> None:
 @pytest.mark.parametrize("name", ["gla", "simple_gla"])
 def test_gradient_of_a_steep_gate_in_triton(name: str) -> None:
     pytest.importorskip("triton")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests/hard/steep_in_triton.py"), str(ROOT / "specs" / f"{name}.seq"), "chunkwise"],
-        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
+    done = processes.run(["-m", "tests.hard.steep_in_triton", str(ROOT / "specs" / f"{name}.seq"), "chunkwise"])
     assert done.returncode == 0, done.stderr[-3000:]
     judge({k: x for k, x in json.loads(done.stdout).items() if k == "d.g"}, GATE, "triton")

@@ -6,8 +6,6 @@ loops in torch, which take the draws as data from the spec's own outputs.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import torch
 import seqc
 from seqc.ir.ops.random import threefry
 from tests.hard.noise_cases import CELL, CHUNK, FORMS, SCAN, VARIATIONAL
+from tests.triton import processes
 
 ROOT = Path(__file__).parents[2]
 DRAWS = '''spec draws
@@ -203,7 +202,7 @@ def test_variational_dropout_of_a_gru(backend: str) -> None:
 
 def test_triton_draws_the_same() -> None:
     """Values, gradients and packs of every form, in Triton's interpreter, against the reference."""
-    answers = subprocess.run([sys.executable, "-m", "tests.hard.noise_in_triton"], cwd=ROOT, capture_output=True, text=True)
+    answers = processes.run(["-m", "tests.hard.noise_in_triton"])
     assert answers.returncode == 0, answers.stderr
     assert [line.strip() for line in answers.stdout.splitlines()] == [""] * len(FORMS), answers.stdout
 

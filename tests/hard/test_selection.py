@@ -8,10 +8,7 @@ native code and Triton's interpreter. Tolerances of values: 1e-11 in float64, 2e
 from __future__ import annotations
 
 import math
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +31,7 @@ from seqc.semantics.evaluate import evaluate
 from tests.hard.selection_cases import BAD, MASKED, RESET, ROWS, called, judged, load
 from tests.harness import draw
 from tests.parts import loaded
+from tests.triton import processes
 
 ROOT = Path(__file__).parents[2]
 EXACT, SINGLE = 1e-11, 2e-5
@@ -90,10 +88,7 @@ def test_what_is_dropped_leaves_no_trace_in_native_code(case: tuple[str, str]) -
 def test_what_is_dropped_leaves_no_trace_in_triton() -> None:
     pytest.importorskip("triton")
     words = ["mask:element:scan", "mask:maximum:step", "mask:delta:chunkwise", "reset:element:scan", "reset:delta:chunkwise"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests/hard/selection_in_triton.py"), *words], capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
+    done = processes.run(["-m", "tests.hard.selection_in_triton", *words])
     assert done.returncode == 0, done.stderr[-3000:]
     assert dict(zip(words, done.stdout.splitlines(), strict=True)) == dict.fromkeys(words, "")
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import torch
 import seqc
 from seqc.frontend.elaborate import load
 from seqc.semantics import reference
+from tests.triton import processes
 
 HERE = Path(__file__).parent
 Tensors = dict[str, torch.Tensor]
@@ -214,9 +212,7 @@ output D
 
 def test_in_tritons_interpreter() -> None:
     """Results and gradients of the Triton form against the oracle, in a process of its own."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "tests.planes.in_triton", str(HERE / "plane_cell.seq")]
-    ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    ran = processes.run(["-m", "tests.planes.in_triton", str(HERE / "plane_cell.seq")])
     assert ran.returncode == 0, ran.stderr
     told = json.loads(ran.stdout)
     assert told["count"] == 2 and told["worst"] < 1.0

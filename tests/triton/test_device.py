@@ -17,6 +17,7 @@ import pytest
 from seqc.backends.triton_gpu.device import HELPERS, helper_texts, needs
 from seqc.backends.triton_gpu.device_more import MORE
 from seqc.backends.triton_gpu.device_sequences import SEQUENCES
+from tests.triton import processes
 
 pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
@@ -213,9 +214,7 @@ def _interpret(folder: Path, calls: list[tuple[str, list[Array], dict[str, Any],
     (folder / "run.py").write_text(INTERPRET)
     with open(folder / "calls.pkl", "wb") as file:
         pickle.dump(calls, file)
-    env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-W", "error::RuntimeWarning", "run.py", "calls.pkl", "results.pkl"]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    done = processes.run(["-W", "error::RuntimeWarning", "run.py", "calls.pkl", "results.pkl"], folder=folder)
     assert done.returncode == 0, done.stderr[-4000:]
     with open(folder / "results.pkl", "rb") as file:
         results: list[list[Array]] = pickle.load(file)

@@ -9,9 +9,6 @@ states the tolerance.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Container, Sequence
 from pathlib import Path
 
@@ -20,6 +17,7 @@ import pytest
 from tests import forms
 from tests.forms import GPU_ROWS as ROWS
 from tests.forms import PATHS
+from tests.triton import processes
 
 pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
@@ -97,13 +95,7 @@ def interpret(
     own = [{"path": str(PATHS.get(name, name)), "form": form, "golden": name in golden} for name, form in cases]
     own = [case | {"listed": forms.kept().get((name, "triton"))} for case, (name, _) in zip(own, cases, strict=True)]
     lines = [json.dumps(case | {"rows": None if case["form"] == "step" else ROWS} | given) for case in own]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests/triton/interpret.py")],
-        input="\n".join(lines),
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
+    done = processes.run(["-m", "tests.triton.interpret"], "\n".join(lines))
     assert done.returncode == 0, done.stderr[-3000:]
     said = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(said) == len(cases), done.stderr[-3000:]

@@ -6,8 +6,6 @@ last block are short, packs with empty sequences, both directions, initial and f
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +20,7 @@ from seqc.backends.triton_gpu.tuning.tiles import Lowered
 from seqc.driver.pipeline import lower
 from seqc.frontend.elaborate import load
 from seqc.solver.expression import evaluate
+from tests.triton import processes
 from tests.triton.test_kernels import ROWS, SMALL, interpret
 
 SPECS = Path(__file__).parents[2] / "specs"
@@ -78,8 +77,7 @@ def test_a_program_that_walks_a_span_is_counted_once(tmp_path: Path) -> None:
 def test_states_in_bf16_cost_gradients_nothing_that_products_do_not(spec: str) -> None:
     """Between kernels states and their cotangents are in bf16, as products take them; the recurrence keeps fp32."""
     line = json.dumps({"path": str(SPECS / f"{spec}.seq"), "rows": 16, "steps": 70})
-    command = [sys.executable, "-m", "tests.triton.half"]
-    ran = subprocess.run(command, input=line, capture_output=True, text=True, cwd=SPECS.parent, timeout=300, check=False)
+    ran = processes.run(["-m", "tests.triton.half"], line)
     assert ran.returncode == 0, ran.stderr[-2000:]
     narrow, wide = json.loads(ran.stdout)
     assert narrow != wide, "both ran with the same states"
@@ -90,8 +88,7 @@ def test_extreme_arguments_in_bf16_give_numbers_and_nothing_of_what_comes_later(
     """Resets, steep decays and repeated keys; from the middle of a block on all inputs are NaN, and no output before tells."""
     specs = ("gla", "simple_gla", "delta_rule", "gated_delta_rule", "kda")
     lines = [json.dumps({"path": str(SPECS / f"{x}.seq"), "rows": 16, "steps": 40, "from": 21}) for x in specs]
-    command = [sys.executable, "-m", "tests.triton.half"]
-    ran = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, cwd=SPECS.parent, check=False)
+    ran = processes.run(["-m", "tests.triton.half"], "\n".join(lines))
     assert ran.returncode == 0, ran.stderr[-2000:]
     said = dict(zip(specs, map(json.loads, ran.stdout.splitlines()), strict=True))
     assert all(x == {"numbers": True, "causal": True} for x in said.values()), said

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import product
 from math import ceil
@@ -22,6 +19,7 @@ from seqc.driver.compile import Options, compile_spec
 from seqc.driver.load_emitted import load_emitted
 from seqc.driver.pipeline import lowerings
 from seqc.frontend.elaborate import load
+from tests.triton import processes
 from tests.triton.test_kernels import interpret
 from tests.triton.test_tiles import EMPTY
 
@@ -80,10 +78,7 @@ def test_teams_of_other_cells(tmp_path: Path) -> None:
 
 def test_no_order_of_programs_shows() -> None:
     """The same bits in every order, whole teams in each launch; without one of its programs a team waits for ever."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.triton.team_runs", str(ROOT / "specs/lstm.seq")], cwd=ROOT, capture_output=True,
-        text=True, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
+    done = processes.run(["-m", "tests.triton.team_runs", str(ROOT / "specs/lstm.seq")])
     assert done.returncode == 0, done.stderr[-3000:]
 
 
