@@ -124,8 +124,7 @@ def test_states_saved_or_computed_again_give_the_same_gradients(spec: str) -> No
     cases: list[dict[str, object]] = [{"steps": 7 * ROWS + 3, "lengths": None, "reverse": False}]
     cases += [{"lengths": one, "reverse": one[0] > 1} for one in ((1, 4 * ROWS, 0, 3 * ROWS + 1), (5 * ROWS + 2, 0, 2 * ROWS))]
     lines = "\n".join(json.dumps({"path": path, "rows": ROWS, **one}) for one in cases)
-    command = [sys.executable, "-m", "tests.triton.settings"]
-    ran = subprocess.run(command, input=lines, capture_output=True, text=True, cwd=SPECS.parent, timeout=600, check=False)
+    ran = processes.run(["-m", "tests.triton.settings"], lines)
     assert ran.returncode == 0, ran.stderr[-2000:]
     for case, line in zip(cases, ran.stdout.splitlines(), strict=True):
         said = json.loads(line)
