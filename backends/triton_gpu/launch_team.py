@@ -16,6 +16,7 @@ from seqc.backends.triton_gpu.launcher import Launcher
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import ALL, COLUMNS
 from seqc.backends.triton_gpu.team import UNITS
+from seqc.backends.triton_gpu.tuning.kernel_model import BARRIERS
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.ir.block import BATCH
 
@@ -58,7 +59,7 @@ def _held_triton(kernel, x, {sizes}, each=16):
     room = min(_room(x.device), shared // share - 1024)
     for most in (4, 3, 2, 1):
         at_once = -(-pieces // -(-pieces // most))  # no less in the last turn than in the first
-        passing = max(kept, at_once * told)  # sums of the warps' parts take the place of what was told
+        passing = {barriers} + max(kept, at_once * told)  # sums of the warps' parts take the place of what was told
         rest = room - passing
         fit = pieces if rest >= pieces * held else (rest - again) // held if share == 1 else -1
         if fit >= 0 and (found is None or fit > found[0]):
@@ -101,6 +102,7 @@ def team_text(launcher: TeamLauncher) -> str:
         machine=f"an {machine.machine}", units=machine.units, shared=machine.shared_per_unit,
         registers=machine.registers_per_unit, sizes=launcher.open_sizes, per=launcher.per_head, threads=threads, held=held,
         batches=BATCHES, dim=launcher.dims[launcher.dim], piece=COLUMNS,
+        barriers=BARRIERS,
     ).strip()
 
 

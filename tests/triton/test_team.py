@@ -176,7 +176,7 @@ def test_a_launch_has_no_more_programs_than_run_at_once(lstm: ModuleType, monkey
                 continue
             each, many, held, at_once = found
             kept, told, piece, again = lstm._needs_triton(2, D, each)[kernel]
-            need = max(kept, min(at_once, pieces) * told) + held * piece + again * (held < pieces)
+            need = 256 + max(kept, min(at_once, pieces) * told) + held * piece + again * (held < pieces)
             fit = min(shared // (need + 1024), registers // (256 * 128))
             assert 0 < many <= units * fit and many % team == 0 and need <= HOPPER and each in ((16,) if packed else (16, 32))
             assert held == pieces or (held < pieces and many <= units), "who reads again has a multiprocessor for itself"

@@ -28,6 +28,7 @@ WARPS = (4, 8, 2, 1)
 STAGES = (2, 3, 1)
 RESIDENT = (1, 2, 3, 4, 6, 8)
 AT_ONCE = (4, 3, 2, 1)
+BARRIERS = 256  # bytes of a team's program for barriers of products that are not waited for at once, as on sm_100
 DOT = 16
 """Least extent of an operand of `tl.dot`."""
 
@@ -231,7 +232,7 @@ class KernelModel:
             return fixed
         told = Sum(tuple(Chosen(((self.called_by("at_once"), n),)) * min(n, pieces.count) for n in AT_ONCE))
         held = self.name("held") * self.piece(pieces.held) if self.target.vendor == "cuda" else Const(0)
-        return most(fixed, told * self.piece(pieces.told)) + held + self.misses() * self.piece(pieces.again)
+        return most(fixed, told * self.piece(pieces.told)) + BARRIERS + held + self.misses() * self.piece(pieces.again)
 
     def piece(self, tiles: Iterable[Tile]) -> Expr:
         """Bytes of one piece of these tiles."""
