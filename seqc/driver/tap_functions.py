@@ -2,7 +2,8 @@
 
 In: stages that sum taps (`seqc.passes.plan.taps`). Out: the text of `_NAME` and `_NAME_backward` of each, and what these
 share: a direct convolution, and one by FFT for those whose spec says `schedule convolution`. The direct one keeps causality to
-the bit: a step's sum has its own products alone. Packs are laid out with zeros between sequences, as many as taps reach.
+the bit: a step's sum has its own products alone. Gradients of weights, sums over all steps, take FFTs where that is cheaper.
+Packs are laid out with zeros between sequences, as many as taps reach, or with what was before each sequence.
 """
 
 from __future__ import annotations
@@ -164,7 +165,7 @@ def _taps_backward(d, given, w, how, lags, fft=False, needs=(True, True)):
         d_x = _tap_back(d_x, "BT" + own, ["B", *alone, *groups, *summed, "T"], sizes)
     if needs[1]:
         rows = _tap_laid(x, "BT" + own, ["B", *alone, *groups, *summed, "T"], [["B", *alone], [*groups, *summed], "T"])
-        found = _tap_products(d, rows, lags, count, fft)
+        found = _tap_products(d, rows, lags, count)
         d_w = found.new_zeros(*found.shape[:-1], sizes["k"])
         d_w[..., kept] = found
         d_w = _tap_back(d_w, taken, [*groups, *new, *summed, "k"], sizes).to(w.dtype)
@@ -201,13 +202,16 @@ def _tap_sum(x, w, lags, groups, fft, lead=0):
     return _tap_direct(padded, w.flip(-1), dilation=apart, groups=groups)
 
 
-def _tap_products(d, x, lags, groups, fft):
-    """[N, groups * made, T] and [N, groups * given, T] -> [groups * made, given, lags]: of each, over rows and steps."""
+def _tap_products(d, x, lags, groups):
+    """[N, groups * made, T] and [N, groups * given, T] -> [groups * made, given, lags]: of each, over rows and steps.
+
+    No step stands before another in such a sum, so it may be taken by FFT in any case.
+    """
     made, given = d.shape[1] // groups, x.shape[1] // groups
     whole = d.new_zeros(groups * made, given, len(lags))
     if not lags or 0 in x.shape or 0 in whole.shape:
         return whole
-    if fft and _tap_fft_pays(x, whole, groups):
+    if _tap_fft_pays(x, whole, groups):
         return _tap_products_fft(d, x, lags, groups)
     padded, apart = torch.nn.functional.pad(x, (lags[-1], -lags[0])), lags[-1] - lags[-2] if lags[1:] else 1
     padded = padded.view(len(x), groups, given, -1).permute(2, 1, 0, 3).flatten(1, 2)
