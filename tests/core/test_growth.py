@@ -29,6 +29,10 @@ SPECS: dict[str, Callable[[int], str]] = {
     "lag of a state": lambda n: f"dim D\ninput x[D]\nstate h[D] = 0\nh = tanh(h[t-1] + h[t-{n}] + x)\noutput h",
     "lag of a definition": lambda n: f"dim D\ninput x[D]\ne = tanh(x)\noutput y = e + e[t-{n}]",
     "taps": lambda n: f"dim D, L = {n}\ninput x[D]\nparam a[L, D]\noutput o = sum[L](a * x[t - index[L]])",
+    "taps of a history": lambda n: f"dim D, L = {n}\ninput x[D]\nhistory x {n}\nparam a[L, D]\n"
+    "output o = sum[L](a * x[t - index[L]])",
+    "taps of a definition": lambda n: f"dim D, L = {n}\ninput x[D]\nparam a[L, D]\ne = tanh(x)\n"
+    "output o = sum[L](a * e[t - index[L]])",
     "micro-steps": lambda n: f"dim H, K, V, J = {n}\n"
     "input q[H, K], k[H, J, K] unit[K], v[H, J, V], b[H, J] in [0, 2]\nstate S[H, K, V] = 0\n"
     "S = fold[J](S[t-1], P -> P + b * k * (v - sum[K](k * P)))\noutput o = sum[K](q * S)",
@@ -76,9 +80,10 @@ def test_growth_of_a_thousand_taps(backend: str) -> None:
     assert many <= few + 40 * (1024 - 64)
 
 
-def test_text_of_a_thousand_taps() -> None:
+@pytest.mark.parametrize("name", ["taps", "taps of a history", "taps of a definition"])
+def test_text_of_a_thousand_taps(name: str) -> None:
     """As long as that of 64."""
-    few, many = (len(compile_spec(f"spec grown\n{SPECS['taps'](n)}", Options(backend="auto")).text) for n in (64, 1024))
+    few, many = (len(compile_spec(f"spec grown\n{SPECS[name](n)}", Options(backend="auto")).text) for n in (64, 1024))
     assert many < 1.01 * few
 
 
