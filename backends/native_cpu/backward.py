@@ -93,7 +93,7 @@ class _Backward:
         self.start: list[str] = []
         self.end: list[str] = []
         self.zeros: list[str] = []
-        self.clear: list[str] = []
+        self.clear: list[str] = []  # buffers of gradients, zero at first
         self.begin: list[Item] = []
         self.finish: list[Item] = []
         self.items: list[Item] = []
@@ -119,7 +119,7 @@ class _Backward:
         """The whole kernel."""
         writer, roles = self.writer, self.roles
         every_root = [*self.roots, *self.again]
-        params = param_pointers(writer, self.arrays, every_root, 1)
+        params = param_pointers(writer, self.arrays, every_root)
         token = input_pointers(writer, self.arrays, every_root, 0)
         token += self._saved(every_root)
         token += self._cotangents()
@@ -198,7 +198,7 @@ class _Backward:
             swapped = bool(rest) and rest[-1] != BATCH and self.writer.few(last) and not self.writer.few(rest[-1])
             self.writer.buffers[buffer] = (*rest[:-1], last, rest[-1]) if swapped else local
             self.items.append(Item("grow", root, local, f"w.{buffer}"))
-            self.clear.append(f"fill(w.{buffer}, SIZE({buffer}), real(0));")
+            self.clear.append(buffer)
             n = self.value(f"w.{buffer}", tuple(local), self.writer.place_of(buffer))
             more, self.writer.targets[f"d_{name}"] = self.point(f"d_{name}")
             self.end += more
@@ -256,8 +256,7 @@ class _Backward:
     def _print(self, params: list[str], token: list[str]) -> str:
         plan, writer, roles = self.plan, self.writer, self.roles
         every = plan.every
-        clear = [c.replace(f"SIZE({c.split('SIZE(')[1].split(')')[0]})",
-                           buffer_size(writer.buffers[c.split("SIZE(")[1].split(")")[0]])) for c in self.clear]
+        clear = [f"fill(w.{name}, {buffer_size(writer.buffers[name])}, real(0));" for name in self.clear]
         arrays = tuple(self.arrays.values())
         lines = [
             *struct("Backward", arrays), "", *writer.scratch("BackwardScratch"), "",

@@ -25,15 +25,19 @@ TWICE = 320  # lines of a kernel of rows up to which it is compiled twice: to sa
 STEPS = 2  # computed at each reading of a matrix state, where that takes no further pass over it
 
 
-def forward_arrays(plan: Plan) -> tuple[Array, ...]:
-    """The forward kernel's arrays, in order: inputs, params, initial states, outputs, final states, saved."""
+def call_arrays(plan: Plan, step: bool = False) -> tuple[Array, ...]:
+    """The arrays of a call, over a sequence or of one step: inputs, params, initial states, outputs, final states."""
     p = plan.program
     return (
-        *(Array(x.name, x.axes) for x in argument_table(p)),
-        *(Array(x.name, (BATCH, "T", *x.dims), written=True) for x in p.output_decls.values()),
+        *(Array(x.name, x.at_step() if step else x.axes) for x in argument_table(p)),
+        *(Array(x.name, (BATCH, *["T"] * (not step), *x.dims), written=True) for x in p.output_decls.values()),
         *(Array(f"{x.name}_T", x.axes, written=True) for x in p.states.values()),
-        *saved_arrays(plan, written=True),
     )
+
+
+def forward_arrays(plan: Plan) -> tuple[Array, ...]:
+    """The forward kernel's arrays: those of the call, and what is saved."""
+    return (*call_arrays(plan), *saved_arrays(plan, written=True))
 
 
 def saved_arrays(plan: Plan, written: bool) -> tuple[Array, ...]:
@@ -79,7 +83,7 @@ def shifted_zeros(plan: Plan, arrays: dict[str, Array]) -> list[str]:
     return list(dict.fromkeys(out))
 
 
-def param_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[Node], indent: int) -> list[str]:
+def param_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[Node]) -> list[str]:
     """Point at the parameters that any region reads, and note where they lie."""
     lines: list[str] = []
     for n in leaves(roots, "param"):
@@ -87,7 +91,7 @@ def param_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[N
         lines += more
         writer.given[n] = place
         writer.home[n] = n.names("shape")
-    return ["  " * indent + line for line in lines]
+    return ["  " + line for line in lines]
 
 
 def lists(writer: KernelWriter, arrays: dict[str, Array]) -> list[str]:
@@ -170,7 +174,7 @@ def forward_text(plan: Plan) -> str:
     arrays = {a.name: a for a in forward_arrays(plan)}
     writer = KernelWriter(plan, "forward")
     roots = [*plan.forward.values()]
-    params = param_pointers(writer, arrays, roots, 1)
+    params = param_pointers(writer, arrays, roots)
     token = input_pointers(writer, arrays, roots, 2)
     guards: dict[str, str] = {}
     ends = _ends(plan, writer, arrays, guards)

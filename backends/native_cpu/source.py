@@ -10,13 +10,13 @@ from seqc.backends.native_cpu.assemble import sizes_text
 from seqc.backends.native_cpu.backward import backward_arrays, backward_text
 from seqc.backends.native_cpu.copies import COPIES
 from seqc.backends.native_cpu.direct import ENTRY
-from seqc.backends.native_cpu.forward import forward_arrays, forward_text
+from seqc.backends.native_cpu.forward import call_arrays, forward_arrays, forward_text
 from seqc.backends.native_cpu.lanes import lanes_back
 from seqc.backends.native_cpu.plan import Plan, plan
 from seqc.backends.native_cpu.runtime import RUNTIME
 from seqc.backends.native_cpu.sparse import kept_sides
 from seqc.backends.native_cpu.sparse_runtime import OUTER, SPARSE
-from seqc.backends.native_cpu.step import step_arrays, step_text
+from seqc.backends.native_cpu.step import step_text
 from seqc.backends.native_cpu.tiles import processor_text
 from seqc.backends.native_cpu.vector_math import MATH, MORE
 from seqc.ir.block import Block
@@ -102,4 +102,4 @@ def native_source(block: Block) -> NativeSource:
             text = text.replace('extern "C"', '}  // namespace\n\nextern "C"', 1)
             parts += [f"#if SEQC_KERNELS & {name}", "namespace {", text, *more, "#endif", ""]
     parts.append('extern "C" int seqc_panels() { return int(panels); }')
-    return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), step_arrays(p), p)
+    return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), call_arrays(p, step=True), p)

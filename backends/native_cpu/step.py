@@ -8,25 +8,14 @@ the caller gives the new one memory of its own (`shared_states`).
 
 from __future__ import annotations
 
-from seqc.backends.native_cpu.arrays import PANELS, Array
+from seqc.backends.native_cpu.arrays import PANELS
 from seqc.backends.native_cpu.assemble import entry, first_only, pointer, position, struct
-from seqc.backends.native_cpu.forward import open_program, param_pointers, settle
+from seqc.backends.native_cpu.forward import call_arrays, open_program, param_pointers, settle
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item
-from seqc.ir.arguments import argument_table
 from seqc.ir.graph import BATCH
 from seqc.ir.keys import next_key
-
-
-def step_arrays(plan: Plan) -> tuple[Array, ...]:
-    """The kernel's arrays, in order: inputs, params, initial states, outputs, final states."""
-    p = plan.program
-    return (
-        *(Array(x.name, x.at_step()) for x in argument_table(p)),
-        *(Array(x.name, (BATCH, *x.dims), written=True) for x in p.output_decls.values()),
-        *(Array(f"{x.name}_T", x.axes, written=True) for x in p.states.values()),
-    )
 
 
 def shared_states(plan: Plan) -> dict[str, list[str]]:
@@ -43,9 +32,9 @@ def step_text(plan: Plan) -> str:
     program, roles = plan.program, plan.roles
     if program.no_step:
         return ""
-    arrays = {a.name: a for a in step_arrays(plan)}
+    arrays = {a.name: a for a in call_arrays(plan, step=True)}
     writer = KernelWriter(plan, "step", packs=False)
-    lines = param_pointers(writer, arrays, [*plan.forward.values()], 1)
+    lines = param_pointers(writer, arrays, [*plan.forward.values()])
     reads = [(x.leaf(), x.name) for x in program.inputs.values()]
     carried = {x.leaf(): f"{x.name}_T" for x in program.states.values()}
     for n, name in [*reads, *((x.leaf(), f"{x.name}_0") for x in program.states.values())]:

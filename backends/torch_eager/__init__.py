@@ -74,9 +74,9 @@ def lone(block: Block, name: str, doc: str) -> str:
     return _text([forward(replace(block, backward={}), name, doc)])
 
 
-def one_step(block: Block, name: str) -> str:
-    """The text of `NAME(inputs, params, NAME_0) -> (outputs, NAME_T)`, one step, and of its helpers."""
-    return _text([step(block, name)])
+def one_step(block: Block) -> str:
+    """The text of `_differentiated_step_torch(inputs, params, NAME_0) -> (outputs, NAME_T)`, one step, and of its helpers."""
+    return _text([step(block, "_differentiated_step_torch")])
 
 
 def apart(block: Block, name: str, doc: str) -> str:

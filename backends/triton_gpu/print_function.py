@@ -31,11 +31,6 @@ class PrintedFunction:
     constants: tuple[str, ...]
 
 
-def print_function(kernel: KernelPrinter, function: Function) -> PrintedFunction:
-    """The function, printed, and entered among those of the kernel."""
-    return _FunctionPrinter(kernel, function).print()
-
-
 class _Borrowed(Addresses):
     """Positions and masks that the kernel has, by the names that it has them by."""
 
@@ -60,7 +55,9 @@ class _Borrowed(Addresses):
         return self.borrow(self.of.inside(self.scope))
 
 
-class _FunctionPrinter(ItemPrinter):
+class FunctionPrinter(ItemPrinter):
+    """Prints a function, and enters it among those of the kernel."""
+
     def __init__(self, kernel: KernelPrinter, function: Function) -> None:
         super().__init__(kernel.schedule, kernel.kernel, kernel.products, kernel.uses)
         self.of, self.function = kernel, function

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from seqc.backends.triton_gpu.address import SEQUENCE_BLOCKS, SEQUENCE_SPANS
 from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, MODES, PIECES, WHOLE, Array, Kernel, Levels, Mode
-from seqc.backends.triton_gpu.print_function import print_function
+from seqc.backends.triton_gpu.print_function import FunctionPrinter
 from seqc.backends.triton_gpu.print_items import OUTPUTS, SAVE, ItemPrinter
 from seqc.backends.triton_gpu.products import Products
 from seqc.backends.triton_gpu.roles import ALL
@@ -137,7 +137,7 @@ class KernelPrinter(ItemPrinter):
     def at_levels(self, item: Levels) -> None:
         """sums <- function(sums, given), at each level; the function is printed when it is first called."""
         function = item.function
-        made = print_function(self, function)
+        made = FunctionPrinter(self, function).print()
         for total in function.totals:
             if total not in self.totals:
                 zero = f"tl.zeros({self.values.shape(self.values.axes(total))}, tl.float32)"

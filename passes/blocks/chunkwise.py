@@ -285,10 +285,7 @@ class Chunk:
             outer = [f for f in spans if f not in inner]
             return sound([product((by, *inner)), *outer], read.over, both(condition, self._alive_from_start(True)))
 
-        def writing(read: Reading, a: Source) -> Node | None:
-            return sound([product(a.factors)], read.over, a.kept)
-
-        found = solved(unknown, Sight(linear, matrix, reading, writing), lambda n: self._named("inverse", n))
+        found = solved(unknown, Sight(linear, matrix, reading), lambda n: self._named("inverse", n))
         for x in (found.plain, found.clean):
             self._named("solved", x)
         self.feedback, self.plain = (tuple(source for _, source in found.sources(unknown, way)) for way in (True, False))

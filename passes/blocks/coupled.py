@@ -190,10 +190,7 @@ class System:
             shares = [self.from_start(read.of, j, True) for j in range(len(self.starts))]
             return sound([by * x for x in shares if x is not None], read.over, condition)
 
-        def writing(read: Reading, a: Source) -> Node | None:
-            return sound([product(a.factors)], read.over, a.kept)
-
-        found = solved(unknown, Sight(linear, matrix, reading, writing))
+        found = solved(unknown, Sight(linear, matrix, reading))
         self.feedback, self.plain = found.sources(unknown, True), found.sources(unknown, False)
         self.good = found.good
 

@@ -21,7 +21,7 @@ from seqc.ir.graph import COL, ROW, Node, const, index, node
 from seqc.ir.ops.elementwise import finite, where
 from seqc.ir.ops.structure import expanded, tri_inv
 from seqc.passes.blocks.decay import columns
-from seqc.passes.blocks.selecting import added_up, both, cleaned, kept, rank_columns, renamed_rank
+from seqc.passes.blocks.selecting import added_up, both, cleaned, kept, rank_columns, renamed_rank, sound
 
 ZERO, ONE = const(0.0), const(1.0)
 HERE = node("eq", index(ROW), index(COL))
@@ -94,13 +94,12 @@ class Solved:
 @dataclass(frozen=True)
 class Sight:
     """What a block answers to the rows. linear: what a reading sees of the block's beginning and its given writes;
-    matrix: [t, s], how a source of a state enters a reading, strictly later, None where it does not; reading, writing: [t],
-    whether a reading and a source are numbers, None where they always are."""
+    matrix: [t, s], how a source of a state enters a reading, strictly later, None where it does not; reading: [t],
+    whether a reading is a number, None where it always is."""
 
     linear: Callable[[Reading], Node]
     matrix: Callable[[Reading, int, Source], Node | None]
     reading: Callable[[Reading], Node | None]
-    writing: Callable[[Reading, Source], Node | None]
 
 
 def solved(unknown: Unknown, sight: Sight, seen: Callable[[Node], Node] = lambda n: n) -> Solved:
@@ -118,14 +117,15 @@ def solved(unknown: Unknown, sight: Sight, seen: Callable[[Node], Node] = lambda
 
 def _within(unknown: Unknown, same: Node, sight: Sight) -> Node:
     """[t, s]: what rows of step s = t add to a later one, as factors; 0 where what one reads or another writes is no number."""
-    written = [_entered(read, source, sight) for read in unknown.reads for _, source in unknown.written]
+    written = [_entered(read, source) for read in unknown.reads for _, source in unknown.written]
     good = both(*(sight.reading(read) for read in unknown.reads), *written)
     return same if good is None else cleaned(same, good)
 
 
-def _entered(read: Reading, source: Source, sight: Sight) -> Node | None:
+def _entered(read: Reading, source: Source) -> Node | None:
     """[s]: whether what is written at s is a number for a reading; None where it always is."""
-    written = sight.writing(read, source.columns())
+    a = source.columns()
+    written = sound([product(a.factors)], read.over, a.kept)
     return None if written is None else node("gt", columns(expanded(where(written, 1.0, 0.0), (ROW,))), ZERO)
 
 
@@ -137,7 +137,7 @@ def _coupling(unknown: Unknown, sight: Sight) -> Node:
             entering = sight.matrix(read, into, source.columns())
             if entering is None:
                 continue
-            good = both(sight.reading(read), _entered(read, source, sight))
+            good = both(sight.reading(read), _entered(read, source))
             entering = entering if good is None else cleaned(entering, good)
             out = _add(out, _scaled(entering, read.scale))
     return out

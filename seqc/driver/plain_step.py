@@ -46,7 +46,7 @@ def plain_step(block: Block) -> str:
     if not _own(block.program):
         return ""
     alone = without_unchosen(apart(_alone(block.program)[0]))
-    return torch_eager.one_step(replace(block, program=alone), "_differentiated_step_torch")
+    return torch_eager.one_step(replace(block, program=alone))
 
 
 def _own(program: Program) -> bool:

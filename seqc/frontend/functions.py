@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 from seqc.analysis.running_maximum import from_maximum
@@ -63,20 +64,7 @@ def _op(name: str, arity: int) -> Function:
     return Function(expand, arity, arity, takes_complex=name in RULES)
 
 
-def _sub(a: Value, b: Value) -> Value:
-    return apply("sub", a, b)
-
-
-def _mul(a: Value, b: Value) -> Value:
-    return apply("mul", a, b)
-
-
-def _add(a: Value, b: Value) -> Value:
-    return apply("add", a, b)
-
-
-def _div(a: Value, b: Value) -> Value:
-    return apply("div", a, b)
+_add, _sub, _mul, _div = (partial(apply, op) for op in ("add", "sub", "mul", "div"))
 
 
 def total(x: Value, dims: Dims) -> Value:

@@ -17,6 +17,7 @@ import numpy as np
 from seqc.ir.dims import extent
 from seqc.ir.graph import Dims, Node, topological
 from seqc.ir.ops import TABLE
+from seqc.ir.ops.dense import placed
 
 Cut = tuple[Any, ...]
 
@@ -30,17 +31,10 @@ class Entry(NamedTuple):
     elementwise: bool
 
 
-def align(x: Any, have: Dims, want: Dims) -> Any:
-    """x with axes `have` as one that broadcasts against axes `want`."""
-    order = [have.index(d) for d in want if d in have]
-    x = np.transpose(x, order)
-    return x[tuple(slice(None) if d in have else np.newaxis for d in want)]
-
-
 def to_order(x: Any, have: Dims, want: Dims, sizes: Mapping[str, int]) -> Any:
     """x with axes `have`, transposed and broadcast to exactly the axes `want`."""
     shape = tuple(extent(d, sizes) for d in want)
-    return x if have == want and np.shape(x) == shape else np.broadcast_to(align(x, have, want), shape)
+    return x if have == want and np.shape(x) == shape else np.broadcast_to(placed(x, have, want), shape)
 
 
 def evaluate(outputs: Mapping[str, Node], values: Mapping[Node, Any], sizes: Mapping[str, int]) -> dict[str, Any]:

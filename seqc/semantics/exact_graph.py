@@ -13,10 +13,10 @@ import numpy as np
 
 from seqc.ir.dims import extent
 from seqc.ir.graph import Dims, Node, topological
+from seqc.ir.ops.dense import placed
 from seqc.ir.ops.indexing import positions
 from seqc.ir.ops.structure import triangle
 from seqc.semantics import exact
-from seqc.semantics.evaluate import align
 from seqc.semantics.exact import FIELDS, Number, around, constant, number
 
 
@@ -44,7 +44,7 @@ def values_below(roots: Iterable[Node], given: Mapping[Node, Any], sizes: Mappin
 def shaped(x: Any, have: tuple[str, ...], want: tuple[str, ...], sizes: Mapping[str, int]) -> Any:
     """A value with axes `have`, transposed and spread to exactly the axes `want`."""
     shape = tuple(extent(d, sizes) for d in want)
-    return _each(x, lambda a: np.broadcast_to(align(a, have, want), shape))
+    return _each(x, lambda a: np.broadcast_to(placed(a, have, want), shape))
 
 
 def _each(x: Any, change: Callable[[Any], Any]) -> Any:

@@ -6,7 +6,8 @@ Comes in: expressions. Goes out: a frozen `Problem`; what answers it is in `solv
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from seqc.solver.expression import Expr, evaluate, names
 
 Relation = Literal["<=", "==", ">=", "is a multiple of"]
+COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {"<=": operator.le, "==": operator.eq, ">=": operator.ge}
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,7 @@ class Constraint:
     def holds(self, values: Mapping[str, Any]) -> Any:
         """Whether it holds at the values: a bool, or an array of them."""
         left, right = evaluate(self.left, values), evaluate(self.right, values)
-        match self.relation:
-            case "<=":
-                return left <= right
-            case ">=":
-                return left >= right
-            case "==":
-                return left == right
-            case "is a multiple of":
-                return left % right == 0
+        return left % right == 0 if self.relation == "is a multiple of" else COMPARE[self.relation](left, right)
 
 
 @dataclass(frozen=True)

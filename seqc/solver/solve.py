@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from seqc.solver.expression import Case, CeilDiv, Chosen, Const, Expr, Most, Product, Sum, evaluate, names
-from seqc.solver.problem import Binding, Clash, Constraint, Problem, Solution, grid
+from seqc.solver.problem import COMPARE, Binding, Clash, Constraint, Problem, Solution, grid
 
 TABLE = 32
 """Expressions over at most so many joint choices become tables."""
@@ -159,15 +159,9 @@ class _Question:
             forbidden = [made for values, made in self.joint(over) if not constraint.holds(values)]
             return self.z3.And(*(self.z3.Not(made) for made in forbidden), self.context)
         left, right = self.term(constraint.left), self.term(constraint.right)
-        match constraint.relation:
-            case "<=":
-                return left <= right
-            case ">=":
-                return left >= right
-            case "==":
-                return left == right
-            case "is a multiple of":
-                return left == self.term(CeilDiv(constraint.left, constraint.right)) * right
+        if constraint.relation == "is a multiple of":
+            return left == self.term(CeilDiv(constraint.left, constraint.right)) * right
+        return COMPARE[constraint.relation](left, right)
 
     def term(self, expr: Expr) -> Any:
         """The z3 integer of an expression."""

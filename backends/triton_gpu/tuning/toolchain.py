@@ -21,6 +21,7 @@ from typing import Any
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.backends.triton_gpu.tuning.verdicts import Configuration, Verdict, VerdictTable, key
 
+SECONDS = 600  # that a kernel may take
 LATE = "not compiled within"  # says more of the machine than of the kernel: it is not recorded
 WORKER = Path(__file__).with_name("toolchain_worker.py")
 
@@ -50,18 +51,16 @@ def available() -> str | None:
     return None
 
 
-def judge(
-    jobs: Sequence[Job], *, seconds: float = 600.0, progress: Callable[[int, int], None] | None = None
-) -> tuple[Verdict, ...]:
+def judge(jobs: Sequence[Job], *, progress: Callable[[int, int], None] | None = None) -> tuple[Verdict, ...]:
     """Compile every job, one after the other in a process of its own, and return its verdicts in the same order.
 
-    A job that ends the process, or takes longer than `seconds`, gets a verdict that says so. `progress` is called
+    A job that ends the process, or takes longer than `SECONDS`, gets a verdict that says so. `progress` is called
     with (done, all) after each.
     """
     verdicts: list[Verdict] = []
     while len(verdicts) < len(jobs):
         before = len(verdicts)
-        trouble = _one_process(jobs, verdicts, seconds, progress)
+        trouble = _one_process(jobs, verdicts, progress)
         if trouble is not None:
             verdicts.append(Verdict(0, 0, 0, 0, (), "triton", trouble))
             if progress is not None:
@@ -84,7 +83,7 @@ def refresh(
 
 
 def _one_process(
-    jobs: Sequence[Job], verdicts: list[Verdict], seconds: float, progress: Callable[[int, int], None] | None
+    jobs: Sequence[Job], verdicts: list[Verdict], progress: Callable[[int, int], None] | None
 ) -> str | None:
     """Feed the jobs after those already judged to one worker; the reason why it ended early, or None."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
@@ -94,7 +93,7 @@ def _one_process(
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=env) as worker:
             assert worker.stdin is not None and worker.stdout is not None
             for job in jobs[len(verdicts) :]:
-                clock = Timer(seconds, worker.kill)
+                clock = Timer(SECONDS, worker.kill)
                 clock.start()
                 try:
                     worker.stdin.write(json.dumps(_fields(job)) + "\n")
@@ -108,7 +107,7 @@ def _one_process(
                 if not answer:
                     worker.stdin.close()
                     code = worker.wait()
-                    return f"{LATE} {seconds:g} seconds" if late else _last_words(errors, code)
+                    return f"{LATE} {SECONDS} seconds" if late else _last_words(errors, code)
                 record: dict[str, Any] = json.loads(answer)
                 record["counts"] = tuple((name, count) for name, count in record["counts"])
                 record["work"] = tuple((name, *both) for name, both in record.get("work", {}).items())

@@ -33,7 +33,7 @@ def solve(m: Node, b: Node, row: str, col: str) -> Node:
 # ---- float64 references ----
 
 
-def _placed(x: Any, have: Dims, want: Dims) -> Any:
+def placed(x: Any, have: Dims, want: Dims) -> Any:
     """x with its axes in the order of `want`, 1 long where x lacks a dim."""
     x = np.transpose(x, [have.index(d) for d in want if d in have])
     return x[tuple(slice(None) if d in have else np.newaxis for d in want)]
@@ -42,8 +42,8 @@ def _placed(x: Any, have: Dims, want: Dims) -> Any:
 def _np_solve(n: Node, m: Any, b: Any) -> Any:
     row, col = n.text("row"), n.text("col")
     rest = tuple(d for d in n.dims if d != col)
-    m = _placed(m, n.args[0].dims, (*rest, row, col))
-    b = _placed(b, n.args[1].dims, (*rest, row))[..., np.newaxis]
+    m = placed(m, n.args[0].dims, (*rest, row, col))
+    b = placed(b, n.args[1].dims, (*rest, row))[..., np.newaxis]
     shape = np.broadcast_shapes(m.shape[:-2], b.shape[:-2])
     m, b = (np.broadcast_to(x, (*shape, *x.shape[-2:])) for x in (m, b))
     try:
@@ -93,7 +93,7 @@ def _np_expm(n: Node, x: Any) -> Any:
 def _np_expm_slope(n: Node, x: Any, d: Any) -> Any:
     row, col = n.text("row"), n.text("col")
     want = (*(k for k in n.dims if k not in (row, col)), row, col)
-    x, d = _placed(x, n.args[0].dims, want), _placed(d, n.args[1].dims, want)
+    x, d = placed(x, n.args[0].dims, want), placed(d, n.args[1].dims, want)
     x, d = np.broadcast_arrays(x, d)
     count = x.shape[-1]
     if n.number("phi"):

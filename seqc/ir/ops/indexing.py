@@ -12,6 +12,7 @@ import numpy as np
 
 from seqc.ir.graph import Dims, Node, const, index, node, total
 from seqc.ir.intervals import Interval
+from seqc.ir.ops.dense import placed
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.row import Op
 from seqc.ir.ops.structure import expanded
@@ -75,8 +76,7 @@ def _np_put(n: Node, x: Any, rows: Any, place: Any) -> Any:
 
 def _spread(x: Any, have: Dims, want: Dims, sizes: dict[str, int]) -> Any:
     """x repeated along the dims that it lacks."""
-    x = np.transpose(x, [have.index(d) for d in want if d in have])
-    return np.broadcast_to(x[tuple(slice(None) if d in have else None for d in want)], [sizes[d] for d in want])
+    return np.broadcast_to(placed(x, have, want), [sizes[d] for d in want])
 
 
 def _stays(n: Node) -> Node:
