@@ -8,7 +8,7 @@ a library ahead, for the emitted file to find.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from seqc.backends.native_cpu import loader
@@ -21,7 +21,7 @@ from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.refusal import refused
 from seqc.backends.native_cpu.source import BEFORE, NativeSource, native_source
 from seqc.cache import _native_distrust
-from seqc.emit.signature import Kernels
+from seqc.emit.signature import Kernels, Library
 from seqc.ir.block import Block, Reason
 from seqc.ir.formula import spell
 
@@ -49,7 +49,12 @@ def kernels(source: NativeSource, alone: bool = True, whole: bool = True) -> Ker
     text = "\n\n\n".join([_constant("KERNELS", source.kernels), own]) + "\n"
     entry = [] if source.plan.program.no_step else [_constant("ENTRY", ENTRY.strip("\n"))]
     runtime = (build, *common, _constant("RUNTIME", BEFORE), *entry)
-    return Kernels(text, saved(source), infer=True, float64=True, packs=True, direct=direct, imports=needed, runtime=runtime)
+    more = (("SEQC_KERNELS", "ALL"), *([("SEQC_ROWS", "8")] if source.plan.roles.blocked else []))
+    library = Library(source.text, tuple((d, f"SEQC_DIM_{ident(d)}") for d in source.dims), more)
+    return Kernels(
+        text, saved(source), infer=not source.steps, float64=True, packs=True, direct=direct, imports=needed, runtime=runtime,
+        libraries=(library,),
+    )  # fmt: skip
 
 
 def reasons(source: NativeSource) -> tuple[Reason, ...]:
@@ -78,26 +83,26 @@ def _lanes(plan: Plan) -> tuple[Reason, ...]:
     return (Reason("form", "lanes", text),)
 
 
-def prebuild(block: Block, sizes: Mapping[str, int], file: Path) -> Path:
-    """Build the float32 kernels of an emitted file for these sizes of its dims, and put them where it will find them.
+def prebuild(libraries: Iterable[Library], sizes: Mapping[str, int], file: Path) -> list[Path]:
+    """Build the float32 libraries of an emitted file for these sizes of its dims, and put them where it will find them.
 
     Raises Unsupported where a size is missing or there is no compiler.
     """
-    source = native_source(block)
-    missing = [d for d in source.dims if d not in sizes]
+    dims = dict.fromkeys(d for one in libraries for d, _ in one.macros)
+    missing = [d for d in dims if d not in sizes]
     if missing:
-        help = f"say `--prebuild {','.join(f'{d}=64' for d in source.dims)}`, or fix them with --dim"
+        help = f"say `--prebuild {','.join(f'{d}=64' for d in dims)}`, or fix them with --dim"
         message = f"a library is built for certain sizes, and there are none for {', '.join(missing)}"
         raise refused("native-prebuild", message, help)
     if loader._native_compiler() is None:
         raise refused("native-prebuild", loader._native_search()[2], "a library is built ahead by a C++ compiler")
-    defines = {f"SEQC_DIM_{ident(d)}": str(sizes[d]) for d in source.dims}
-    defines |= {"SEQC_KERNELS": "ALL", "SEQC_REAL": "float", **({"SEQC_ROWS": "8"} if source.plan.roles.blocked else {})}
-    folder = file.with_suffix(".native")
+    folder, paths = file.with_suffix(".native"), []
     folder.mkdir(exist_ok=True)
-    path = loader._native_ahead(folder, source.text, defines)
-    loader._native_make(source.text, defines, ["-shared"], path, loader._native_needs())
-    return path
+    for one in libraries:
+        defines = {**{macro: str(sizes[d]) for d, macro in one.macros}, **dict(one.more), "SEQC_REAL": "float"}
+        paths.append(loader._native_ahead(folder, one.text, defines))
+        loader._native_make(one.text, defines, ["-shared"], paths[-1], loader._native_needs())
+    return paths
 
 
 def _constant(name: str, text: str) -> str:

@@ -43,10 +43,11 @@ def launch_text(source: NativeSource, alone: bool, direct: bool) -> tuple[str, l
     rows = ["SEQC_ROWS"] if source.plan.roles.blocked else []
     run = KERNEL.replace("ENTRY", entry if direct else "").replace("AROUND", around)
     run = run.replace("EVERY", '("all", dtype, 8, *sizes[1:])' if rows else '("all", dtype, *sizes)')
-    functions = "forward backward" if source.plan.program.no_step else "forward backward step"
+    functions = "step" if source.steps else "forward backward" if source.plan.program.no_step else "forward backward step"
     names = f'_NATIVE_FUNCTIONS = "{functions}".split()\n'
     names += f'_NATIVE_SIZES = "{" ".join([*rows, *(_macro(d) for d in source.dims)])}".split()'
-    parts = [_ready(source), *(_forward(source, save) for save in (True, False)), _backward(source), _step(source)]
+    whole = () if source.steps else (_forward(source, True), _forward(source, False), _backward(source))
+    parts = [_ready(source), *whole, _step(source)]
     text = "\n\n\n".join(parts)
     known = {"_native_added": ADDED, "_native_kept": KEPT, "_native_shifted": shifted_text("_native_shifted")}
     helpers = [helper for name, helper in known.items() if f"{name}(" in text]

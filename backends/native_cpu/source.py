@@ -65,7 +65,7 @@ class NativeSource:
     steps on;
     `extern "C" int seqc_panels()`: how many panels the last free dim is cut into;
     `extern "C" void seqc_large_pages(void* array, i64 bytes)`: asks for large pages under a new array.
-    A result other than 0: out of memory.
+    A result other than 0: out of memory. steps: whether there is `seqc_step` alone.
     """
 
     kernels: str
@@ -74,6 +74,7 @@ class NativeSource:
     backward: tuple[Array, ...]
     step: tuple[Array, ...]
     plan: Plan
+    steps: bool = False
 
     @property
     def text(self) -> str:
@@ -82,12 +83,12 @@ class NativeSource:
         return "".join(f"\n{part}" for part in parts)
 
 
-def native_source(block: Block) -> NativeSource:
-    """The source of a block's kernels. Raises Unsupported where the block has no loop form."""
+def native_source(block: Block, steps: bool = False) -> NativeSource:
+    """The source of a block's kernels. steps: of single steps alone. Raises Unsupported where the block has no loop form."""
     p = plan(block)
     dims = tuple(dict.fromkeys(unprimed(d) for d in (*p.roles.order[1:], *p.roles.sized)))
     head = f"// seqc: {p.program.name}, native CPU kernels. Dims are compile-time constants (SEQC_DIM_NAME), B and T are not."
-    texts = (forward_text(p), backward_text(p), step_text(p))
+    texts = (None, None, step_text(p)) if steps else (forward_text(p), backward_text(p), step_text(p))
     more = [text.strip() for name, text in MORE.items() if any(f"seqc_{name}(" in body for body in texts if body)]
     lists = any("Sparse<" in text for text in texts if text)
     more += [SPARSE.strip()] if lists else []
@@ -102,4 +103,4 @@ def native_source(block: Block) -> NativeSource:
             text = text.replace('extern "C"', '}  // namespace\n\nextern "C"', 1)
             parts += [f"#if SEQC_KERNELS & {name}", "namespace {", text, *more, "#endif", ""]
     parts.append('extern "C" int seqc_panels() { return int(panels); }')
-    return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), call_arrays(p, step=True), p)
+    return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), call_arrays(p, step=True), p, steps)

@@ -90,10 +90,12 @@ def _groups(
 
 
 class Cut:
-    """The stages of some groups of states."""
+    """The stages of some groups of states. again: what it counts to hand over a value that is written anyway."""
 
-    def __init__(self, stage: Stage, groups: Sequence[tuple[bool | str, tuple[str, ...]]], taken: frozenset[str]) -> None:
-        self.stage, self.program, self.groups = stage, stage.program, groups
+    def __init__(
+        self, stage: Stage, groups: Sequence[tuple[bool | str, tuple[str, ...]]], taken: frozenset[str], again: float = 0.5
+    ) -> None:
+        self.stage, self.program, self.groups, self.again = stage, stage.program, groups, again
         self.order = topological(self.program.graph.values())
         group = {name: i for i, (_, states) in enumerate(groups) for name in states}
         leaf_of = {d.leaf(): group[name] for name, d in self.program.states.items()}
@@ -133,19 +135,19 @@ class Cut:
 
         order = topological(roots)
         early = {n for n in order if 0 <= self.level[n] < i}
-        ends = [n for n in order if n not in early and any(a in early for a in n.args)]
+        ends = [a for n in order if n not in early for a in n.args if a in early] + [n for n in roots if n in early]
         if not early:
             return []
         place = {n: k for k, n in enumerate(order)}
         graph = networkx.DiGraph()
         for n in early:
-            cost = volume(n.dims, self.sizes) / (2 if n in written else 1)  # it is only read once more
+            cost = volume(n.dims, self.sizes) * (self.again if n in written else 1)
             limit = {"capacity": cost} if plain(n) else {}
             graph.add_edge((place[n], "in"), (place[n], "out"), **limit)
             if n.op == "leaf":
                 graph.add_edge("states", (place[n], "in"))
             graph.add_edges_from(((place[a], "out"), (place[n], "in")) for a in n.args if a in early)
-        graph.add_edges_from(((place[a], "out"), "group") for n in ends for a in n.args if a in early)
+        graph.add_edges_from(((place[a], "out"), "group") for a in ends)
         try:
             _, (below, _) = networkx.minimum_cut(graph, "states", "group")  # of equal cuts the last, so that little runs twice
         except networkx.NetworkXUnbounded:

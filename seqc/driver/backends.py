@@ -16,6 +16,7 @@ from seqc.diagnostics import Label, Unsupported
 from seqc.driver.options import DEFAULTS, Options
 from seqc.driver.pipeline import Watch, blamed, lower, lowerings
 from seqc.emit import Kernels
+from seqc.emit.beside import reaching
 from seqc.ir.block import Block
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import topological
@@ -26,6 +27,7 @@ from seqc.passes.blocks.choose import EAGER, GPU, Machine, block_forms, choose_f
 from seqc.passes.classify import classify
 from seqc.passes.plan.chosen_rows import chosen_rows, numbered, told_rows
 from seqc.passes.plan.components import BLOCKS, components
+from seqc.passes.plan.ends import ends
 from seqc.passes.plan.newton import newton, served
 from seqc.passes.plan.outside_of_time import once
 from seqc.passes.plan.products_outside import products, split_parallel
@@ -57,7 +59,8 @@ def _beside_tables(stage: Stage, taken: frozenset[str]) -> Plan | None:
     return replace(plan, stages=tuple(replace(x, name=stage.name) if x.name == "events" else x for x in plan.stages))
 
 
-RUNS: tuple[Rule, ...] = (both, tap_weights, taps, slower)
+ENDS = ends(classify)
+RUNS: tuple[Rule, ...] = (both, tap_weights, taps, ENDS, slower)
 PLACES: tuple[Rule, ...] = (rows, over_diagonals, idle, ones)
 WALKS: tuple[Rule, ...] = (*RUNS, *PLACES)
 OUTSIDE: tuple[Rule, ...] = (
@@ -76,12 +79,22 @@ class Core:
 
 @dataclass(frozen=True)
 class Backend:
-    """See the file's docstring. alone: whether the recurrence is all that there is, the last argument of `make`."""
+    """See the file's docstring. alone: whether the recurrence is all that there is, the last argument of `make`; step: the
+    kernels of single steps of a recurrence that is all that there is."""
 
     suffix: str
     rules: Callable[[Options], tuple[Rule, ...]]
     refuses: Callable[[Stage, Options], Unsupported | None]
     make: Callable[[Stage, Options, bool], Core]
+    step: Callable[[Stage, Options], Kernels]
+
+    def whole(self, program: Program, options: Options) -> Kernels | None:
+        """A single step keeps nothing for a gradient, so it takes all states in one recurrence: its kernels, where the whole
+        program is one that the backend serves. None elsewhere: then a step goes through the stages."""
+        plan = planned(program, tuple(rule for rule in self.rules(options) if rule is not ENDS))
+        if program.no_step or len([*plan.every()]) > 1 or self.refuses(plan.stages[0], options):
+            return None
+        return self.step(plan.stages[0], options)
 
     def plan(self, program: Program, options: Options) -> Plan:
         """The plan of a program for this backend."""
@@ -103,6 +116,18 @@ def _native(stage: Stage, options: Options, alone: bool) -> Core:
         source = native_cpu.native_source(block)
         block = replace(block, reasons=(*block.reasons, *native_cpu.reasons(source)))
         return Core(block, native_cpu.kernels(source, options.backend == "cpu", alone))
+
+
+def _native_step(stage: Stage, options: Options) -> Kernels:
+    from seqc.backends import native_cpu
+
+    with blamed("the native CPU backend"):
+        return native_cpu.kernels(native_cpu.native_source(lower(stage.program, "step"), steps=True), options.backend == "cpu")
+
+
+def _triton_step(stage: Stage, options: Options) -> Kernels:
+    kernels = _triton(stage, options, True).kernels
+    return replace(kernels, text=reaching(kernels.text, ["_step_triton", "_ready_triton"]))
 
 
 def _triton(stage: Stage, options: Options, alone: bool) -> Core:
@@ -203,9 +228,9 @@ def _inner_products(stage: Stage, taken: frozenset[str]) -> Plan | None:
 
 
 KERNELS = {
-    "cpu": Backend("cpu", lambda options: OUTSIDE, _no_native, _native),
+    "cpu": Backend("cpu", lambda options: OUTSIDE, _no_native, _native, _native_step),
     "triton": Backend(
-        "triton", lambda options: (*OUTSIDE, _components(GPU, options), _inner_products), _no_gpu, _triton),
+        "triton", lambda options: (*OUTSIDE, _components(GPU, options), _inner_products), _no_gpu, _triton, _triton_step),
 }
 
 

@@ -16,7 +16,8 @@ from seqc.analysis.matrices import counted
 from seqc.backends.triton_gpu.tuning.targets import TARGETS
 from seqc.diagnostics import Unsupported, near_miss
 from seqc.driver.backends import KERNELS, LOWERED, OUTSIDE, Core, torch_block, torch_plan
-from seqc.driver.compose import Made, compose
+from seqc.driver.compose import compose
+from seqc.driver.compose_stages import Made, lone
 from seqc.driver.convolution import system
 from seqc.driver.in_pieces import in_pieces
 from seqc.driver.options import DEFAULTS, Options
@@ -167,6 +168,7 @@ class _Part:
     cores: Mapping[str, Core]
     left: Mapping[str, Block]
     suffix: str
+    whole: Kernels | None = None
 
     @property
     def blocks(self) -> dict[str, Block]:
@@ -178,7 +180,8 @@ class _Part:
         from seqc.backends.torch_eager import saved
 
         made = {name: core.kernels for name, core in self.cores.items()}
-        return compose(self.plan, Made(made, {name: saved(block) for name, block in self.left.items()}, self.suffix))
+        left = {name: saved(block) for name, block in self.left.items()}
+        return compose(self.plan, Made(made, left, self.suffix, self.whole))
 
 
 def _part(name: str, program: Program, options: Options) -> _Part:
@@ -201,7 +204,8 @@ def _part(name: str, program: Program, options: Options) -> _Part:
     if not cores:
         raise refused[0]
     left = [s for s in plan.every() if s.walk == "all" or (s.walk == "steps" and s.name not in cores)]
-    return _Part(plan, cores, {s.name: torch_block(s, options) for s in left}, name)
+    whole = backend.whole(program, options) if lone(plan) else None
+    return _Part(plan, cores, {s.name: torch_block(s, options) for s in left}, name, whole)
 
 
 def _torch(plan: Plan, blocks: dict[str, Block], parts: Iterable[_Part], options: Options) -> Kernels:

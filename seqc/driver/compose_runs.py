@@ -32,6 +32,7 @@ class Runs(Around):
 
     def __init__(self, stage: Stage, kernels: Kernels, suffix: str) -> None:
         super().__init__(stage, kernels, suffix)
+        self.ended = kernels.optional
         one, table = self.inner, self.own
         self.shared = self.program.shared
         self.read = [safe_name(a.of) for a in table if a.kind == "input" and a.gradient]
@@ -58,7 +59,8 @@ class Runs(Around):
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
         kept = [(name, x) for run in self.kept for name, x in zip(run, self.run.saved, strict=True)]
-        return replace(super().kernels(), saved=tuple(replace(x, name=name) for name, x in kept))
+        either = [name for run in self.states for name, x in zip(run, self.states[0], strict=True) if x in self.ended]
+        return replace(super().kernels(), saved=tuple(replace(x, name=name) for name, x in kept), optional=tuple(either))
 
     def _inner_text(self) -> str:
         """Without steps: the second run begins at the last one."""

@@ -74,6 +74,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "taps": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "taps"},
         "parallel": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "parallel"},
         "pruned": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "pruned"},
+        "ends": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "ends"},
         "rates": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "rate"},
         "sparse": sparsity(compiled, sizes),
         "derivatives": derivatives(compiled),
@@ -312,6 +313,9 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
     if told["pruned"]:
         lines += ["", "left out, forward and backward"]
         lines += [line for subject, text in told["pruned"].items() for line in wrapped(f"{subject}: {text}", 2)]
+    if told["ends"]:
+        lines += ["", "kept for last values alone"]
+        lines += [line for subject, text in told["ends"].items() for line in wrapped(f"{subject}: {text}", 2)]
     if told["sparse"]:
         lines += ["", "sparse parameters"]
         lines += [line for name, text in told["sparse"].items() for line in wrapped(f"{name}: {text}", 2)]

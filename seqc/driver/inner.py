@@ -80,7 +80,7 @@ class Around(Composition):
     """What names of the inner functions begin with."""
 
     def __init__(self, stage: Stage, kernels: Kernels, suffix: str) -> None:
-        super().__init__(stage.program, kernels, suffix)
+        super().__init__(stage.program, replace(kernels, optional=()), suffix)
         assert stage.inner is not None
         self.stage, self.inner = stage, stage.inner.program
         self.own = argument_table(self.inner)

@@ -98,7 +98,7 @@ def _recurrence(told: Mapping[str, Any]) -> str:
         lines += [f"transition of {name}: {text}" for name, text in component["transition"].items()]
         lines += [f"claim on {name}: {text}" for name, text in component["claims"].items()]
     lines += [text for text in (told["invariant"], told["stream"]) if text]
-    tables = ("rates", "parallel", "pruned", "sparse")
+    tables = ("rates", "parallel", "pruned", "ends", "sparse")
     lines += [f"{subject}: {text}" for table in tables for subject, text in told[table].items()]
     return _list(lines or ["no state: every step is by itself"]) + "<h3>Derivatives</h3>" + _list(told["derivatives"])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from io import StringIO
 from token import NAME
@@ -67,6 +67,18 @@ def chunks(text: str) -> list[Chunk]:
             kind = "constant" if isinstance(value, ast.Constant) else "container" if isinstance(value, _FILLED) else ""
             out.append(Chunk("\n".join([*above, *lines[start:end]]), names, kind))
     return out
+
+
+def reaching(text: str, roots: Iterable[str]) -> str:
+    """What of a text some of its names need, and no other definition."""
+    every = chunks(text)
+    of = {name: chunk for chunk in every for name in chunk.names}
+    todo, kept = [name for name in roots if name in of], set[str]()
+    while todo:
+        if (name := todo.pop()) not in kept:
+            kept.add(name)
+            todo += of.keys() & set(_WORD.findall(of[name].text))
+    return "\n\n\n".join(chunk.text for chunk in every if kept & {*chunk.names}) + "\n"
 
 
 def _bound(n: ast.stmt) -> tuple[str, ...]:

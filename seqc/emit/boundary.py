@@ -8,6 +8,7 @@ that several files, versions of a file and imports of one file live in one proce
 from __future__ import annotations
 
 from seqc.emit.derivatives import autograd_text, plain_text
+from seqc.emit.ends import leaving_ends
 from seqc.emit.moved import moved_fields, moved_text
 from seqc.emit.packs import bounds_text, sequences_text
 from seqc.emit.places import bound, leaving_places, places_text
@@ -157,7 +158,7 @@ def operators_text(sig: Signature) -> str:
         "\n".join(fake_run),
         _OPERATORS.format(**names),
         *([] if sig.no_plain else [_WATCHED.format(**names)]),
-        _BACKWARD.format(**names, watch="" if sig.no_plain else _WATCH),
+        leaving_ends(sig, _BACKWARD.format(**names, watch="" if sig.no_plain else _WATCH)),
         step_operator(sig, chosen_alone(sig, "step")),
         plain_text(sig),
         autograd_text(sig, names),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from seqc.emit.ends import leaving_ends_of_packs
 from seqc.emit.moved import moved_fields
 from seqc.emit.signature import Signature
 from seqc.ir.arguments import Argument
@@ -34,7 +35,7 @@ def sequences_text(sig: Signature) -> str:
         "outputs": len(sig.outputs),
         "total": len(sig.results),
     }
-    return _ONE_BY_ONE.format(**names).strip()
+    return leaving_ends_of_packs(sig, _ONE_BY_ONE).format(**names).strip()
 
 
 def _kinds(rows: Iterable[Argument]) -> str:

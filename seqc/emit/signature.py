@@ -134,6 +134,16 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Library:
+    """The C++ text of a native library. macros: of each dim, the macro that tells its size; more: others, with their values, of
+    the library that serves every batch."""
+
+    text: str
+    macros: tuple[tuple[str, str], ...]
+    more: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Kernels:
     """One backend's part of a file.
 
@@ -145,7 +155,9 @@ class Kernels:
     run a step (inputs, params, NAME_0, whether in place, an earlier result or None), and answer None to other calls. writes:
     whether the text defines `_write_SUFFIX`, a step that writes rows of the tables that it is given, and returns these.
     imports: lines that both texts need besides torch and math. runtime: definitions that the text needs when it is called, the
-    same whatever the recurrence is: they stand at the end of the file.
+    same whatever the recurrence is: they stand at the end of the file. optional: states that no output is made of: the backward
+    function takes None for the cotangents of all of their last values, and runs nothing of them then. libraries: what native
+    code builds.
     """
 
     text: str
@@ -158,6 +170,8 @@ class Kernels:
     writes: bool = False
     imports: tuple[str, ...] = ()
     runtime: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    libraries: tuple[Library, ...] = ()
 
     @property
     def alone(self) -> str:
@@ -283,6 +297,11 @@ class Signature:
     def results(self) -> tuple[str, ...]:
         """What a call returns, in order: outputs, then NAME_T of each state."""
         return tuple(o.name for o in self.outputs) + tuple(f"{s.name}_T" for s in self.states)
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The states whose last values may come back without a cotangent, whatever form runs."""
+        return tuple(s.name for s in self.states if all(s.name in kernels.optional for kernels in self.backends.values()))
 
     @property
     def writes(self) -> bool:

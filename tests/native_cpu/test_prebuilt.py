@@ -16,6 +16,16 @@ from seqc.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 SIZES = "H=2,K=5,V=3"
+WATCHED = """
+spec watched
+dim D
+input x[D]
+param R[D, D]
+state h[D] = 0, peak[D] = 0
+h = tanh(R @ h[t-1] + x)
+peak = max(0.99 * peak[t-1], abs(h))
+output h
+"""
 PROGRAM = """
 import importlib.util, sys, torch, warnings
 warnings.showwarning = lambda message, *_: print(message)
@@ -88,6 +98,28 @@ def test_found_without_a_compiler_and_torch_for_other_sizes(file: Path) -> None:
         "6 torch",
     ]
     assert not (file.parent / "cache").exists()
+
+
+SEVERAL = """
+import runpy, sys, torch
+made = runpy.run_path(sys.argv[1])
+x, R = torch.randn(2, 3, 4), torch.randn(4, 4, requires_grad=True)
+found = made["watched"](x, R)
+torch.autograd.grad(found.h.sum() + found.peak_T.sum(), R)
+one = made["watched_step"](x[:, 0], R.detach())
+torch.testing.assert_close(one.h, found.h[:, 0])
+"""
+
+
+def test_every_library_of_a_file(tmp_path: Path) -> None:
+    """Of two recurrences, and of a step of both."""
+    spec, path = tmp_path / "watched.seq", tmp_path / "made.py"
+    spec.write_text(WATCHED)
+    assert main(["compile", str(spec), "--backend", "cpu", "-o", str(path), "--prebuild", "D=4"]) == 0
+    assert len([*path.with_suffix(".native").glob("*.so")]) == 3
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "", "CXX": ""}
+    done = subprocess.run([sys.executable, "-c", SEVERAL, str(path)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_file_for_this_backend_alone_says_what_it_lacks(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output == STDOUT:
         put(compiled.text)
         return 0
-    built = [prebuilt(compiled, sizes, path).as_posix() for sizes in args.prebuild]
+    built = [library.as_posix() for sizes in args.prebuild for library in prebuilt(compiled, sizes, path)]
     write(path, compiled.text, args.spec)
     parts = {name: {"form": block.form, "rows": block.rows} for name, block in compiled.blocks.items()}
     if args.json:
@@ -66,16 +66,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def prebuilt(compiled: Compiled, sizes: dict[str, int], path: Path) -> Path:
-    """The native library built ahead for these sizes, defaults of dims elsewhere. Raises Unsupported."""
+def prebuilt(compiled: Compiled, sizes: dict[str, int], path: Path) -> list[Path]:
+    """The native libraries built ahead for these sizes, defaults of dims elsewhere. Raises Unsupported."""
     from seqc.backends.native_cpu import prebuild
     from seqc.driver.pipeline import fix_dims
 
-    if "cpu" not in compiled.blocks:
+    native = compiled.signature.cpu
+    if native is None:
         reason = compiled.missing.get("cpu", f"the backend `{compiled.options.backend}` leaves it out")
         raise _refused(f"the file has no native part: {reason}", "leave --prebuild out")
     dims = fix_dims(compiled.program, sizes).dims
-    return prebuild(compiled.blocks["cpu"], {d: x.default for d, x in dims.items() if x.default is not None}, path)
+    return prebuild(native.libraries, {d: x.default for d, x in dims.items() if x.default is not None}, path)
 
 
 def _sizes(text: str) -> dict[str, int]:
