@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from seqc.diagnostics import Label
 from seqc.frontend import syntax
 from seqc.frontend.expressions import Elaborator
-from seqc.frontend.lags import mentions
+from seqc.frontend.lags import index_dims, lag_of, mentions
 from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Binary, Call, Decl, Declare, Define, Expr, Feedback, Name, Number, Spec, Statement
 from seqc.frontend.trees import walk
@@ -44,7 +44,7 @@ def closed(work: Elaborator, spec: Spec) -> Closed | None:
     scope = work.scope
     given = _free(scope, GIVEN)
     fed = {s.name.id: _free(scope, f"{s.name.id}_{GIVEN}") for s in said}
-    past = set(_read_back(scope, _expressions(spec)))
+    past = set(_read_back(scope, _expressions(spec), not_ahead=True))
     states = [_state(fb.name, scope.inputs[fb.name.id]) for fb in said if fb.name.id in past]
     looked = set(_read_back(scope, (fb.expr for fb in said)))
     for name in sorted(looked & scope.defines.keys() - scope.states.keys()):
@@ -103,13 +103,23 @@ def _expressions(spec: Spec) -> Iterator[Expr]:
                 pass
 
 
-def _read_back(scope: Scope, expressions: Iterable[Expr]) -> Iterator[str]:
-    """The names that are read with a place on an axis in brackets."""
+def _read_back(scope: Scope, expressions: Iterable[Expr], not_ahead: bool = False) -> Iterator[str]:
+    """The names that are read with a place on an axis in brackets. not_ahead: but for reads ahead alone."""
     for e in expressions:
         for part in walk(e):
             axes = (scope.axis, scope.second)
-            if isinstance(part, syntax.Subscript) and any(mentions(item, axis) for item in part.items for axis in axes):
+            if not isinstance(part, syntax.Subscript) or not any(mentions(x, axis) for x in part.items for axis in axes):
+                continue
+            if not (not_ahead and not scope.second and all(_ahead(scope, item) for item in part.items)):
                 yield part.name.id
+
+
+def _ahead(scope: Scope, item: Expr) -> bool:
+    """Whether what stands in brackets is no place in the past, wherever an index in it is."""
+    sizes = {name: dim.default for name, dim in scope.dims.items() if dim.default is not None}
+    ends = [{dim: (sizes.get(dim, 1) - 1) * last for dim in index_dims(item)} for last in (0, 1)]
+    lags = [lag_of(item, scope.axis, sizes, at) for at in ends]
+    return not mentions(item, scope.axis) or all(lag is not None and lag <= 0 for lag in lags)
 
 
 def _free(scope: Scope, wish: str) -> str:

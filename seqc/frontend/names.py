@@ -367,14 +367,19 @@ class Names(ABC):
     def _future(self, name: Name, lag: int, e: Expr) -> Value | None:
         word = name.id
         steps = "1 step" if lag == -1 else f"{-lag} steps"
-        if word in self.scope.states:
+        if word in self.scope.states and word not in self.scope.fed:
             not_ahead(self.scope, word, f"{steps} ", e)
             return None
         return read_ahead(self, word, -lag, steps, e)
 
+    def active(self, word: str) -> bool:
+        """Whether a definition or state is being elaborated: what it reads is what it is made of."""
+        return word in self._active
+
     def new_states(self) -> set[Node]:
-        """What states that are known so far have become, where that depends on a state."""
-        known = (value for word, value in self._done.items() if value is not None and word in self.scope.states)
+        """What states that are known so far have become, where that depends on a state; but for what is fed back."""
+        words = self.scope.states.keys() - {*self.scope.fed}
+        known = (value for word, value in self._done.items() if value is not None and word in words)
         return {x for value in known for x in value.parts if leaves([x], "state")}
 
     def hidden(self, word: str, states: Mapping[str, TensorDecl]) -> list[tuple[TensorDecl, Node]]:

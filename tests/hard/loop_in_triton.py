@@ -49,6 +49,7 @@ def in_other_ways() -> None:
     from seqc.driver.compile import Options, compile_spec
     from seqc.driver.load_emitted import load_emitted
     from tests.hard.test_closed_ways import CELL, PIXELS, TURNS, drawn
+    from tests.hard.test_loops_ahead import DRIVEN, LATE, READOUT
 
     bounds, own = torch.tensor([0, 3, 3, 8, 11]), torch.tensor([0, 2, 2, 2, 5])
     pack = {"steps": 11, "cu_seqlens": bounds, "cu_prompts": own}
@@ -58,6 +59,7 @@ def in_other_ways() -> None:
         (CELL, "both", ((1, 5, 3), (1, 11)), {**pack, "reverse": True}),
         (PIXELS, "", ((2, 2, 3, 3), (5, 3), (5, 5), (5, 5), (3, 5)), {"steps": 4, "reverse": True}),
         (TURNS, "", ((2, 3, 4), (2, 3, 4), (4,), (4,)), {"steps": 8}),
+        *((text, "", ((2, 3, 4), (2, 7, 4), (4, 4)), {"steps": 7}) for text in (READOUT, DRIVEN, LATE)),
     ):
         given = drawn(2, *shapes, *(cell if way else ()) * second.get(way, 1))
         spec, found = text.replace("WAY", f"scan {way}"), []
