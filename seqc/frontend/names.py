@@ -365,8 +365,7 @@ class Names(ABC):
         return None
 
     def _future(self, name: Name, lag: int, e: Expr) -> Value | None:
-        word = name.id
-        steps = "1 step" if lag == -1 else f"{-lag} steps"
+        word, steps = name.id, "1 step" if lag == -1 else f"{-lag} steps"
         if word in self.scope.states and word not in self.scope.fed:
             not_ahead(self.scope, word, f"{steps} ", e)
             return None
@@ -379,7 +378,7 @@ class Names(ABC):
     def new_states(self) -> set[Node]:
         """What states that are known so far have become, where that depends on a state; but for what is fed back."""
         words = self.scope.states.keys() - {*self.scope.fed}
-        known = (value for word, value in self._done.items() if value is not None and word in words)
+        known = (value for word, value in self._done.items() if word in words and value is not None)
         return {x for value in known for x in value.parts if leaves([x], "state")}
 
     def hidden(self, word: str, states: Mapping[str, TensorDecl]) -> list[tuple[TensorDecl, Node]]:
