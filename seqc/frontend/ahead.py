@@ -41,7 +41,7 @@ class _Reported(Exception):
 def read_ahead(names: Names, word: str, steps: int, words: str, e: Expr) -> Value | None:
     """The definition `word` so many steps ahead (in words: `words`), as read by e; None after a report."""
     fed = word in names.scope.fed
-    if fed and names.active(word):
+    if fed and word in names.active:
         _refused(names, word, words, e, f"what it is then is made of it, {words} later still")
         return None
     now = names.current(word, e.span)
@@ -101,7 +101,7 @@ def _nearer(names: Names, n: Node, steps: int, e: Expr) -> Node:
         return leaf("state", name, n.names("shape"), 0, n.text("type"))
     if state is not None and back < steps and word not in names.scope.fed:
         raise _Unknown
-    if names.active(word):
+    if word in names.active:
         raise _Circle(word)
     now = names.current(word, e.span)
     if now is None:

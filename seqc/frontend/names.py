@@ -52,7 +52,7 @@ class Names(ABC):
         self.sites: Mapping[int, int] = {}  # of draws, by the ids of their calls
         self.once: list[bool] = []  # of each draw, whether it is drawn once a sequence
         self._done: dict[str, Value | None] = {}
-        self._active: dict[str, Span] = {}
+        self.active: dict[str, Span] = {}
         self._behind: dict[str, Expr] = {}  # definitions that are elaborated for an earlier value -> where it is read
         self._loops: set[frozenset[str]] = set()
         self._held: dict[str, Value] = {}  # what names stand for while a derivative by them is taken
@@ -150,7 +150,7 @@ class Names(ABC):
 
     def fed(self, span: Span) -> dict[str, Value]:
         """What inputs are that a closed loop feeds: to a derivative they are data, as in a call that is given them."""
-        found = {word: self.current(word, span) for word in self.scope.fed if word not in self._active}
+        found = {word: self.current(word, span) for word in self.scope.fed if word not in self.active}
         return {word: x for word, x in found.items() if x is not None and not x.places}
 
     def holding(self, values: Mapping[str, Value], make: Callable[[], Value | None]) -> Value | None:
@@ -165,16 +165,16 @@ class Names(ABC):
         """The value of a definition or state in this step."""
         if word in self._done:
             return self._done[word]
-        if word in self._active:
+        if word in self.active:
             return self._loop(word, span)
         if word in self.scope.refused:
             return None
         define = self.scope.defines.get(word)
         if define is None or define.expr is None:
             return None  # a state without a new value: told when the program is put together
-        self._active[word] = span
+        self.active[word] = span
         value = self.top(define.expr, "step")
-        del self._active[word]
+        del self.active[word]
         if value is not None:
             carried = word in self.scope.states or word in self.scope.outputs
             value = self._declared(word, real(value) if carried else value, define.expr)
@@ -205,12 +205,12 @@ class Names(ABC):
         if word in self._done:
             return self._done[word]
         decl = self.scope.consts[word]
-        if word in self._active:
+        if word in self.active:
             return self._loop(word, decl.name.span)
         assert decl.value is not None
-        self._active[word] = decl.name.span
+        self.active[word] = decl.name.span
         value = self.top(decl.value, "const")
-        del self._active[word]
+        del self.active[word]
         if value is not None:
             value = checked(self.scope, word, axes(decl), real(value), decl.value, exact=False)
         self._done[word] = value
@@ -275,7 +275,7 @@ class Names(ABC):
         return old.of(written_rows(x, y, place) for x, y in zip(old.pair, made.pair, strict=True) if x.op == "leaf")
 
     def _loop(self, word: str, span: Span) -> Value | None:
-        chain = [*self._active]
+        chain = [*self.active]
         chain = chain[chain.index(word) :]
         for name in chain[1:]:
             if name in self._behind:  # what closes the chain is an earlier value
@@ -284,7 +284,7 @@ class Names(ABC):
             return None
         self._loops.add(frozenset(chain))
         labels = [Label(span, f"needs `{word}` in the same step")]
-        labels += [Label(self._active[name], f"needs `{name}`") for name in chain[1:]]
+        labels += [Label(self.active[name], f"needs `{name}`") for name in chain[1:]]
         if len(chain) == 1:
             message = f"`{word}` is defined by itself in the same step"
         else:
@@ -321,7 +321,7 @@ class Names(ABC):
             order, written = axes(state), within([axes(state)], axes(state))
             told = state.places.id if state.places else ""
         else:
-            if word in self._active:
+            if word in self.active:
                 return self._needs_state(word, e)
             now = self._told(word, lag, e) if word in self.scope.inputs else self._earlier(word, e)
             if now is None:
@@ -370,10 +370,6 @@ class Names(ABC):
             not_ahead(self.scope, word, f"{steps} ", e)
             return None
         return read_ahead(self, word, -lag, steps, e)
-
-    def active(self, word: str) -> bool:
-        """Whether a definition or state is being elaborated: what it reads is what it is made of."""
-        return word in self._active
 
     def new_states(self) -> set[Node]:
         """What states that are known so far have become, where that depends on a state; but for what is fed back."""
