@@ -141,7 +141,7 @@ def refreshed(
         for one in open_:
             lowered, target = one
             chosen = choose_tiles(lowered, target, table)
-            jobs = chosen.missing() or chosen.beside()
+            jobs = (*chosen.missing(), *chosen.beside())
             wanted |= {job.key: job for job in jobs}
             still += [one] if jobs else []
         if not wanted:
