@@ -13,7 +13,7 @@ from __future__ import annotations
 LANES = """
 constexpr int D = $CHANNELS$;
 constexpr int lane_backs[] = {$BACKS$}, lane_aheads[] = {$AHEAD$};  // steps that an input is read before: in the run, in memory
-constexpr i64 lane_most = i64(SEQC_L1) / 2 / ($INPUTS$ * D * W * i64(sizeof(real))) / W * W;
+constexpr i64 lane_most = i64(SEQC_L1) * 3 / 4 / ($INPUTS$ * D * W * i64(sizeof(real))) / W * W;
 constexpr i64 LONG = lane_most < 2 * W ? 2 * W : lane_most;  // steps of a piece of a whole stretch
 constexpr i64 lane_shortest = $SIZED$ ? i64(8) * W * W : std::numeric_limits<i64>::max();
 INLINE bool lane_long(i64 T) { return T >= lane_shortest; }
@@ -46,20 +46,24 @@ INLINE vec lane_before(const real* x, int ahead, const Stretch& at, int k) {
 template <bool onward, bool ends, bool save>
 void lane_run(const LaneArrays& a, const LaneNumbers* c, const Stretch& at, LaneStates& w) {
   const i64 C = at.C * D, apart = onward ? C : -C;
-  const bool large = at.T * D * i64(sizeof(real)) > 1048576;
   constexpr int read = ends ? $EARLY$ : $INPUTS$, given = ends ? 0 : save ? $GIVEN$ : $ALONE$, far = $LAGS$ * D;
   vec before[$INPUTS$][far];
   for (int n = 0; n < read; ++n)
     for (int k = 0; k < lane_backs[n] * D; ++k) before[n][k] = lane_before<onward>(a.x[n], lane_aheads[n], at, k);
+  bool past[$OUTPUTS$];  // what is too large for the caches is written past them, where a row begins as a vector does
+  for (int i = 0; i < given; ++i) {
+    const auto begin = reinterpret_cast<std::uintptr_t>(a.y[i] + lane_place<onward>(at, 0));
+    past[i] = at.T * D * i64(sizeof(real)) > 1048576 && begin % BYTES == 0;
+  }
   int from = 0;  // the channel of a tile's first element
   for (i64 e = 0; e < C; e += W, from = (from + W) % D) {
     const i64 first = lane_place<onward>(at, 0) + (onward ? e : -e);
     vec tile[$INPUTS$][W], made[$OUTPUTS$][W], s[$STATES$][D + W], m[$BESIDE$ + 1][D + W];
     UNROLL for (int n = 0; n < read; ++n) {
-      const real* const p = a.x[n] + first + (onward ? lane_aheads[n] : -lane_aheads[n]) * D;
-      UNROLL for (int l = 0; l < W; ++l) {
-        if constexpr (!ends) __builtin_prefetch(p + (W + l) * apart, 0, 2);
-        tile[n][l] = load(p + l * apart);
+      const real* p = a.x[n] + first + (onward ? lane_aheads[n] : -lane_aheads[n]) * D;
+      UNROLL for (int l = 0; l < W; ++l, p += apart) {
+        if constexpr (!ends) __builtin_prefetch(p + W * apart, 0, 2);
+        tile[n][l] = load(p);
       }
       turn<W / 2>(tile[n]);
     }
@@ -97,7 +101,9 @@ void lane_run(const LaneArrays& a, const LaneNumbers* c, const Stretch& at, Lane
         before[n][k] = k < W ? tile[n][onward ? W - 1 - k : k] : before[n][k - W];
     UNROLL for (int i = 0; i < given; ++i) {
       turn<W / 2>(made[i]);
-      UNROLL for (int l = 0; l < W; ++l) store_early<true>(a.y[i] + first + l * apart, made[i][l], W, 0, large);
+      real* q = a.y[i] + first;
+      if (past[i]) UNROLL for (int l = 0; l < W; ++l, q += apart) stream(q, made[i][l]);
+      else UNROLL for (int l = 0; l < W; ++l, q += apart) store(q, made[i][l]);
     }
   }
 }
@@ -237,10 +243,12 @@ bool lane_answers(const LaneNumbers& c, LaneAnswers& to) {
   for (int n = 0; n < $EARLY$; ++n)
     for (int lag = 0; lag <= lane_backs[n]; lag += W) {  // lane l: a 1 that is read l steps back at the first step
       vec s[$STATES$] = {};
+      vec in[$INPUTS$][$LAGS$ + 1] = {};
       for (i64 t = 0; t < LONG; ++t) {
-        vec in[$INPUTS$][$LAGS$ + 1] = {};
-        for (int k = 0; k <= lane_backs[n]; ++k)
+        for (int k = 0; t <= lane_backs[n] + 1 && k <= lane_backs[n]; ++k) {
+          in[n][k] = vec{};
           if (k - lag - t >= 0 && k - lag - t < W) in[n][k][k - lag - t] = 1;
+        }
         lane_ends<vec>(c, in, s);
         real largest = 0;
         for (int i = 0; i < $STATES$; ++i) largest = std::max(largest, std::abs(s[i][0]));
