@@ -20,7 +20,7 @@ from functools import reduce
 
 from seqc.analysis.choices import any_of, steep_nodes
 from seqc.diagnostics import Unsupported
-from seqc.ir.graph import BATCH, COL, ROW, Node, const, depends, node, renamed, topological, total
+from seqc.ir.graph import BATCH, COL, ROW, Node, const, depends, leaves, node, renamed, topological, total
 from seqc.ir.graph import along as moves
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.elementwise import where
@@ -163,7 +163,9 @@ class _Choices:
 
     def _rows(self, arg: Node, chosen: Chosen, lost: tuple[str, ...]) -> Chosen:
         """What is left of selections that were applied before dims were mixed or summed: where none of a row is chosen, what
-        is zero meets no infinite slope below `arg`. Of sequences and steps no rows are made."""
+        is zero meets no infinite slope below `arg`. Of sequences and steps no rows are made, and what says where a block or a
+        sequence ends selects what it stands before alone."""
+        chosen = tuple(c for c in chosen if not any(x.text("kind") == "mask" for x in leaves([c])))
         if not chosen or not self.steep[arg]:
             return ()
         every = _both(chosen)
