@@ -210,7 +210,12 @@ def judge(
     """(results, gradients) of a call. arrays: float64, by the names of a call. sizes: of every dim, of "B" and "T"."""
     spec = read(text)
     tensors = {n: x.detach().clone().requires_grad_(x.is_floating_point()) for n, x in arrays.items()}
-    results = _whole_call(spec, tensors, dict(sizes), how)
+    lines = _lines(spec, sizes, how)
+    apart = {n: tensors[key].select(1, at) for key, names in lines.items() if key in tensors for at, n in enumerate(names)}
+    axes = {**how.axes, **{n: how.axes[key][1:] for key, names in lines.items() for n in names}}
+    results = _whole_call(spec, {**tensors, **apart}, dict(sizes), replace(how, axes=axes))
+    for key, names in lines.items():
+        results[f"{key[:-2]}_T"] = torch.stack([results.pop(f"{n[:-2]}_T") for n in names], 1)
     if cotangents is None:
         return {n: x.detach() for n, x in results.items()}, {}
     used = [(results[n], c) for n, c in cotangents.items() if results[n].requires_grad]
@@ -219,6 +224,17 @@ def judge(
     slopes = torch.autograd.grad(loss, list(moved.values()), allow_unused=True)
     found = {n: torch.zeros_like(x) if s is None else s for (n, x), s in zip(moved.items(), slopes, strict=True)}
     return {n: x.detach() for n, x in results.items()}, found
+
+
+def _lines(spec: Spec, sizes: Mapping[str, int], how: How) -> dict[str, list[str]]:
+    """The arguments that hold many earlier values of a name, `y_lags_0`, with the names of these, the oldest first."""
+    more = () if how.prompts is None else spec.feedback.values()
+    deep, found = {**deepest(spec, sizes, more), **spec.history}, {}
+    for n, lag in deep.items():
+        for back in ("", "_reverse"):
+            if (key := f"{n}_lags{back}_0") in how.axes:
+                found[key] = [f"{n}_lag{k}{back}_0" for k in range(lag, n in spec.states, -1)]
+    return found
 
 
 def _whole_call(spec: Spec, tensors: Tensors, sizes: dict[str, int], how: How) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.along_families import BESIDE
 from tests.fuzz.families import FAMILIES
+from tests.fuzz.long_families import FAR_BACK
 from tests.fuzz.newer_families import NEW
 from tests.fuzz.wider_families import WIDER, fed_back
 from tests.fuzz.writer import Expr, Writer, bracketed, shown
@@ -27,6 +28,8 @@ ALONG = 20_000_000  # and from here on those of `BESIDE`, as often as all others
 EVERY = ALL + BESIDE * 6
 NEWEST = 34_000_000  # and from here on those of `NEW`, as often again, and closed loops in every direction
 WHOLE = EVERY + (*NEW, fed_back) * 8
+LONG = 36_000_000  # and from here on those of `FAR_BACK`, as often again; native code of half of them has fixed sizes
+LONGER = WHOLE + FAR_BACK * 40
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,15 @@ def program(below: Callable[[int], int], families: tuple[Any, ...] = EVERY) -> P
     read: list[Expr] = []
     for _ in range(1 + (w.below(3) if w.chance(60) else 0)):
         read += w.pick(families)(w)
+        if w.alone:
+            break
     outputs(w, read)
     if w.chance(10):
         w.features.add("unread argument")
         w.input((), again=0) if w.chance(50) else w.param(())
     if not w.inputs:
         w.input(())
-    direction = "forward" if w.fed and families is not WHOLE else w.pick(("forward",) * 10 + ("backward", "both"))
+    direction = "forward" if w.fed and families not in (WHOLE, LONGER) else w.pick(("forward",) * 10 + ("backward", "both"))
     if direction == "both" and w.wide:
         direction = w.pick(("both", "both", "both sum", "both shared", "both sum shared"))
     if direction != "forward":
@@ -94,7 +99,9 @@ def chosen(choices: Sequence[int], families: tuple[Any, ...] = ALL) -> Program:
 
 def families_of(number: int) -> tuple[Any, ...]:
     """What the program of a number may be made of."""
-    return WHOLE if number >= NEWEST else EVERY if number >= ALONG else ALL if number >= WIDE else FAMILIES
+    if number >= NEWEST:
+        return LONGER if number >= LONG else WHOLE
+    return EVERY if number >= ALONG else ALL if number >= WIDE else FAMILIES
 
 
 def drawn(number: int, families: tuple[Any, ...] | None = None) -> tuple[Program, list[int]]:
@@ -163,7 +170,7 @@ def outputs(w: Writer, read: list[Expr]) -> None:
     for _ in range(1 + w.below(3)):
         name = w.fresh("o")
         e, dims = w.pick(read)
-        kind = w.below(10)
+        kind = 0 if w.alone else w.below(10)
         if kind < 4:
             w.lines.append(f"output {name}{ordered(dims)} = {e}")
         elif kind < 5 and e in w.states and f"output {e}" not in w.lines:
@@ -184,5 +191,5 @@ def outputs(w: Writer, read: list[Expr]) -> None:
             w.lines.append(f"output {name}{shown(sorted(own))} = {x}")
 
 
-__all__ = ["ALL", "ALONG", "EVERY", "NEWEST", "WHOLE", "WIDE", "Program", "chosen", "drawn", "families_of", "program",
+__all__ = ["ALL", "ALONG", "EVERY", "LONG", "NEWEST", "WHOLE", "WIDE", "Program", "chosen", "drawn", "families_of", "program",
            "programs", "smaller"]

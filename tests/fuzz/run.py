@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ import torch
 
 from seqc.diagnostics import SpecError, Unsupported
 from seqc.frontend.format import format_text
-from tests.fuzz.programs import Program, drawn, families_of, smaller
+from tests.fuzz.programs import LONG, Program, drawn, families_of, smaller
 from tests.fuzz.report import report
 from tests.fuzz.trial import Problem, Wish, attempt
 
@@ -72,9 +72,12 @@ class Tally:
                 "examples": self.examples}
 
 
-def wish_of(backend: str, number: int) -> Wish:
-    """How the program of this number is compiled: mostly as the compiler chooses, else with a form or a number of rows."""
+def wish_of(backend: str, number: int, sizes: Mapping[str, int]) -> Wish:
+    """How the program of this number is compiled: mostly as the compiler chooses, else with a form or a number of rows.
+    sizes: of its dims, which half of the later ones have fixed in native code."""
     rng = np.random.default_rng(number)
+    if backend == "cpu" and number >= LONG:
+        return Wish(backend, dims=sizes if rng.random() < 0.5 else {})
     if backend == "cpu" or rng.random() < 0.5:
         return Wish(backend)
     if backend == "triton":
@@ -119,13 +122,14 @@ def likeness(p: Problem) -> tuple[str, str, str]:
 def one(tally: Tally, number: int, tell: Callable[[str], None]) -> None:
     """The program of a number, tried and counted; a new problem, the first of a program's, is made smaller and told."""
     program, choices = drawn(number)
-    wish = wish_of(tally.backend, number)
+    wish = wish_of(tally.backend, number, program.sizes)
     problems, subject = attempt(program.text, wish, program.sizes, number)
     tally.programs += 1
     tally.features.update(program.features)
     if subject is not None:
         block = subject.block
         words = f" of {block.rows} rows" if block.rows > 1 else " in pieces of time" if subject.in_pieces else ""
+        words += " in lanes" if subject.in_lanes else ""
         tally.forms[block.form + words] += 1
     for p in problems:
         if p.kind == "refused":
@@ -192,7 +196,7 @@ def again(saved: dict[str, Any]) -> dict[str, Any]:
     wrong: dict[str, list[int]] = {}
     for number in sorted(known):
         program, _ = drawn(number)
-        found, _ = attempt(program.text, wish_of(saved["backend"], number), program.sizes, number)
+        found, _ = attempt(program.text, wish_of(saved["backend"], number, program.sizes), program.sizes, number)
         for p in found:
             if p.kind != "refused":
                 wrong.setdefault(p.signature, []).append(number)

@@ -27,6 +27,7 @@ from seqc.emit.names import safe_name
 from seqc.ir.arguments import argument_table
 from seqc.ir.program import Program
 from tests.fuzz.judge import How, judge
+from tests.fuzz.long_families import FAR
 from tests.fuzz.programs import WIDE
 from tests.fuzz.threefry import keys
 from tests.fuzz.values import rounding
@@ -105,6 +106,12 @@ def _cut(x: torch.Tensor, *_: object) -> tuple[int, int]:
     return (count, steps % count) if 1 < count <= steps else (1, 0)
 
 
+def _short_lanes(text: str) -> str:
+    """The text, in which native code runs a short sequence in lanes, in stretches of few steps."""
+    text = re.sub(r"(constexpr i64 LONG = )[^;]*;", r"\1 2 * W;", text)
+    return re.sub(r"(constexpr i64 lane_shortest = .*)i64\(8\) \* W \* W", r"\1i64(W) * W", text)
+
+
 class Subject:
     """A program that is compiled and loaded for one backend."""
 
@@ -114,7 +121,8 @@ class Subject:
         self.program: Program = self.compiled.program
         self.part = wish.backend
         self.block = self.compiled.blocks[self.part]
-        self.module = load_emitted(self.compiled.text, self.compiled.signature.spec)
+        self.in_lanes = "lanes_forward::" in self.compiled.text
+        self.module = load_emitted(_short_lanes(self.compiled.text), self.compiled.signature.spec)
         form = getattr(self.module, {"torch": "_TORCH", "cpu": "_CPU", "triton": "_TRITON"}[wish.backend])
         if wish.backend == "triton":
             vars(self.module)["_form"] = lambda *_: form
@@ -128,7 +136,7 @@ class Subject:
 
     def arguments(self, call: Call) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """(arrays, cotangents) in float64, rounded to the call's dtype."""
-        sizes = dict(call.sizes)
+        sizes = {n: d.default for n, d in self.program.dims.items() if d.default is not None} | dict(call.sizes)
         steps = sizes.pop("T")
         rows = None
         if call.bounds is not None:
@@ -315,19 +323,24 @@ def calls(
     batch = int(rng.choice([1, 2, 3]))
     steps = int(rng.choice([batch, rows - 1, rows, rows + 1, 2 * rows + 1, 1, 5, 7])) if rows <= 32 or rng.random() < 0.3 else 5
     steps = max(steps, 1)
+    far = any(size > FAR for size in sizes.values())
+    if far or subject.in_lanes:
+        steps = int(rng.choice((1, 34, 60, 120) if far else (70, 131, 300, 530)))
     seed = int(rng.integers(1 << 30))
     dtype = "float32" if subject.part == "triton" or rng.random() < 0.3 else "float64"
     hard, reverse = bool(rng.random() < 0.2), bool(rng.random() < 0.3)
     first = Call({**sizes, "B": batch, "T": steps}, dtype, hard=hard, seed=seed, reverse=reverse)
     lengths = [int(x) for x in rng.choice([0, 1, 2, rows - 1, rows, rows + 1, 3], 3)]
     lengths = [min(x, 20) for x in lengths] if few else lengths
+    lengths = [int(x) for x in rng.choice((0, 3, 36, 70, 130), 3)] if far or subject.in_lanes else lengths
     bounds = tuple(accumulate([*lengths[:2], max(lengths[2], 1)], initial=0))
     pack = Call({**sizes, "B": 3, "T": bounds[-1]}, dtype, bounds, bool(rng.random() < 0.3), seed=seed + 1)
     # another dtype, but in native code, where each dtype of a program would be a build of its own
     alone = wide and subject.part == "cpu"
     other = dtype if alone else "float64" if dtype == "float32" and not few else "float32"
     second = Call({**sizes, "B": steps if steps < 6 else 1, "T": steps}, other, seed=seed + 2)
-    short = Call({**sizes, "B": batch, "T": min(steps, 9)}, "float32" if few else dtype if alone else "float64", seed=seed + 3)
+    own = "float32" if few else dtype if alone else "float64"
+    short = Call({**sizes, "B": batch, "T": min(steps, 60 if far else 9)}, own, seed=seed + 3)
     plans: list[tuple[Any, Call]] = [*((against_judge, call) for call in (first, pack, second)), (parts_and_steps, short)]
     from tests.fuzz.invariants import LAWS
 

@@ -48,6 +48,7 @@ class Writer:
         self.features: set[str] = set()
         self.taken: set[str] = set()
         self.fed = False  # whether an input is fed back
+        self.alone = False  # whether no other family, and no other expression, may stand beside this one
         self.ahead = True  # whether inputs may be read ahead
         self.indexed = self.buffered = self.noisy = False  # whether positions, buffers, draws may stand among expressions
 
