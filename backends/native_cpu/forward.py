@@ -71,9 +71,9 @@ def input_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[N
     return ["  " * indent + line for line in lines]
 
 
-def shifted_zeros(plan: Plan, arrays: dict[str, Array]) -> list[str]:
-    """Zeros for every input that is read at another step."""
-    out = []
+def shifted_zeros(plan: Plan) -> list[str]:
+    """Zeros for every input that is read at another step, forward or backward."""
+    out, arrays = [], {a.name: a for a in forward_arrays(plan)}
     roots = [x for part in (plan.forward, plan.backward, plan.updates, plan.kept, plan.factors) for x in part.values()]
     for n in leaves(roots, "input"):
         offset = n.number("offset")
@@ -217,7 +217,6 @@ def forward_text(plan: Plan) -> str:
     saves = "called" if roles.blocked and len(body) > TWICE else "compiled"
     lines = [
         *struct("Forward", tuple(arrays.values())), "", *writer.scratch("ForwardScratch"), "",
-        *shifted_zeros(plan, arrays),
         *(["template <bool save>"] if saves == "compiled" else []),
         f"int forward_program(const Forward& a, const Call& call, {position(roles, plan.teams)}"
         f"{', bool save' if saves == 'called' else ''}) {{",

@@ -10,7 +10,7 @@ from seqc.backends.native_cpu.assemble import sizes_text
 from seqc.backends.native_cpu.backward import backward_arrays, backward_text
 from seqc.backends.native_cpu.copies import COPIES
 from seqc.backends.native_cpu.direct import ENTRY
-from seqc.backends.native_cpu.forward import call_arrays, forward_arrays, forward_text
+from seqc.backends.native_cpu.forward import call_arrays, forward_arrays, forward_text, shifted_zeros
 from seqc.backends.native_cpu.lanes import lanes_back
 from seqc.backends.native_cpu.plan import Plan, plan
 from seqc.backends.native_cpu.runtime import RUNTIME
@@ -94,7 +94,8 @@ def native_source(block: Block, steps: bool = False) -> NativeSource:
     more += [SPARSE.strip()] if lists else []
     more += [ACTIVE.strip()] if any("active_columns<" in text for text in texts if text) else []
     more = ["namespace {", *more, "}  // namespace"] if more else []
-    parts = [head, *more, "", "namespace {", *processor_text(), "", *sizes_text(p), "}  // namespace", ""]
+    parts = [head, *more, "", "namespace {", *processor_text(), "", *sizes_text(p)]
+    parts += [*([] if steps else shifted_zeros(p)), "}  // namespace", ""]
     last = [OUTER.strip()] if any(kept_sides(p, x) for x in p.products) else []
     if (lanes := lanes_back(p)) and lanes.joined:
         last.append('extern "C" i64 seqc_joined() { return lanes_backward::lane_shortest; }')
