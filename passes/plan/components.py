@@ -97,7 +97,7 @@ class Cut:
     ) -> None:
         self.stage, self.program, self.groups, self.again = stage, stage.program, groups, again
         self.order = topological(self.program.graph.values())
-        group = {name: i for i, (_, states) in enumerate(groups) for name in states}
+        group = self.group = {name: i for i, (_, states) in enumerate(groups) for name in states}
         leaf_of = {d.leaf(): group[name] for name, d in self.program.states.items()}
         self.level: dict[Node, int] = {}  # the last group whose states a node depends on, -1 for none
         for n in self.order:
@@ -171,7 +171,7 @@ class Cut:
         for name, y in program.outputs.items():
             if y is n and set(program.output_decls[name].axes) == set(n.dims):
                 return replace(program.output_decls[name], role=HANDED)
-        state = next((name for name, x in program.updates.items() if x is n), "")
+        state = next((x for x, made in program.updates.items() if made is n and self.group[x] <= self.level[n]), "")
         if state and state not in program.outputs:
             return TensorDecl(state, "output", axes_of(program, n), role=HANDED)
         wish = program.definitions.get(n) or (f"{n.text('name')}_before" if n.op == "leaf" else f"{state or 'value'}_read")

@@ -44,6 +44,11 @@ def _remembered(a: Any, s: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return {"y": h.sum(-1)}, {"h": h, "M": M, "e": e, "last": h * a["x"] + 0 * s["last"]}
 
 
+def _delayed(a: Any, s: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    h = 0.5 * s["h"] + a["x"]
+    return {"h": h}, {"h": h, "m": 0.2 * s["m"] + s["h_lag2"], "h_lag2": s["h"]}
+
+
 def _stateless(a: Any, s: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return {"y": 2 * a["x"] * a["w"]}, {"total": s["total"] + a["x"] ** 2, "last": a["x"] + 0 * s["last"]}
 
@@ -86,6 +91,17 @@ output y = sum[D](h)
 """,
         {"x": (3,), "g": ()}, {"R": (3, 3), "W": (2, 3), "w": (3,)}, {"h": (3,), "M": (2, 3), "e": (3,), "last": (3,)},
         ("M", "e", "last"), _remembered),
+    "delayed": Kept(
+        """
+spec delayed
+dim D
+input x[D]
+state h[D] = 0, m[D] = 0
+h = 0.5 * h[t-1] + x
+m = 0.2 * m[t-1] + h[t-2]
+output h
+""",
+        {"x": (3,)}, {}, {"h": (3,), "m": (3,), "h_lag2": (3,)}, ("m", "h_lag2"), _delayed),
     "stateless": Kept(
         """
 spec stateless
