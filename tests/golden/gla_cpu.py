@@ -579,6 +579,7 @@ constexpr i64 panels = quotient(n_V, w_V);
 constexpr bool e_V = n_V % w_V == 0;  // every panel is full
 }  // namespace
 
+#if SEQC_KERNELS & FORWARD
 namespace {
 struct Forward {
   const real* g_q;
@@ -613,18 +614,7 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
     const real x0 = seqc_sqrt(real(n_K));
     s_c0 = x0;
   }
-  {
-    constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, spare / 1)));
-    for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
-      for (i64 i_K = 0; i_K < m_K; ++i_K) {
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          const vec x0 = load<e_V>(p_S_0 + i_K * n_V + at, n_V - o_V - at);
-          store(w.s_S + i_K * z_V + at, x0);
-        }
-      }
-    }
-  }
+  copy(alone, p_S_0, n_V, w.s_S, z_V, 1, m_K, m_V);
   i64 step = 0;
   for (; step + 2 <= T; step += 2) {  // 2 steps at each reading of the state
     const i64 t = t_0 + way * step;
@@ -641,18 +631,7 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
     if (save && step % 32 == 0) {
       const i64 segment = step / 32, segments = (T + 31) / 32;
       real* __restrict const p_S_kept = a.g_S_kept + (segment_0 + segment) * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
-      {
-        constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, spare / 1)));
-        for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
-          for (i64 i_K = 0; i_K < m_K; ++i_K) {
-            UNROLL for (int c = 0; c < CB; ++c) {
-              const i64 at = (c0 + c) * W;
-              const vec v_S_old = load(w.s_S + i_K * z_V + at);
-              store<e_V>(p_S_kept + i_K * n_V + at, v_S_old, n_V - o_V - at);
-            }
-          }
-        }
-      }
+      copy(alone, w.s_S, z_V, p_S_kept, n_V, 1, m_K, m_V);
     }
     {
       constexpr i64 CB = divisor(z_K / W, 2);
@@ -740,18 +719,7 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
     if (save && step % 32 == 0) {
       const i64 segment = step / 32, segments = (T + 31) / 32;
       real* __restrict const p_S_kept = a.g_S_kept + (segment_0 + segment) * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
-      {
-        constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, spare / 1)));
-        for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
-          for (i64 i_K = 0; i_K < m_K; ++i_K) {
-            UNROLL for (int c = 0; c < CB; ++c) {
-              const i64 at = (c0 + c) * W;
-              const vec v_S_old = load(w.s_S + i_K * z_V + at);
-              store<e_V>(p_S_kept + i_K * n_V + at, v_S_old, n_V - o_V - at);
-            }
-          }
-        }
-      }
+      copy(alone, w.s_S, z_V, p_S_kept, n_V, 1, m_K, m_V);
     }
     {
       constexpr i64 CB = divisor(z_K / W, 2);
@@ -809,18 +777,7 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
     }
   }
   real* __restrict const p_S_T = a.g_S_T + i_B * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
-  {
-    constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, spare / 1)));
-    for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
-      for (i64 i_K = 0; i_K < m_K; ++i_K) {
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          const vec v_S_old = load(w.s_S + i_K * z_V + at);
-          store<e_V>(p_S_T + i_K * n_V + at, v_S_old, n_V - o_V - at);
-        }
-      }
-    }
-  }
+  copy(alone, w.s_S, z_V, p_S_T, n_V, 1, m_K, m_V);
   return 0;
 }
 
@@ -853,7 +810,9 @@ extern "C" int seqc_forward(
   }
   return failed;
 }
+#endif
 
+#if SEQC_KERNELS & BACKWARD
 namespace {
 struct Backward {
   const real* g_q;
@@ -1100,7 +1059,9 @@ extern "C" int seqc_backward(
   }
   return failed;
 }
+#endif
 
+#if SEQC_KERNELS & STEP
 namespace {
 struct Step {
   const real* g_q;
@@ -1219,14 +1180,15 @@ extern "C" int seqc_step(
   }
   return failed;
 }
+#endif
 
 extern "C" int seqc_panels() { return int(panels); }"""
 
 
-def _ready_cpu(q, k, v, g, S_0):
-    """Whether native code can run on these: built now, or built ahead for their sizes."""
+def _ready_cpu(q, k, v, g, S_0, _kernels):
+    """Whether these kernels can run on these arguments: built now, or built ahead for their sizes."""
     double = torch.float64 in [q.dtype, k.dtype, v.dtype, g.dtype, S_0.dtype]
-    return _native_ready(torch.float64 if double else torch.float32, q.shape[-2], q.shape[-1], v.shape[-1])
+    return _native_ready(_kernels, torch.float64 if double else torch.float32, q.shape[-2], q.shape[-1], v.shape[-1])
 
 
 def _forward_cpu(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
@@ -1239,7 +1201,7 @@ def _forward_cpu(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
         segments = 1, T // 32 + B
         cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
     way = -1 if reverse else 1
-    library, panels = _native_kernel(q.dtype, H, K, V)
+    library, panels = _native_kernel("forward", q.dtype, H, K, V)
     out_o = _native_new(library, q, *q.shape[:2], H, V)
     out_S_T = q.new_empty(B, H, K, V)
     out_S_kept = _native_new(library, q, *segments, H, K, V)
@@ -1255,7 +1217,7 @@ def _infer_cpu(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
         B = cu_seqlens.shape[0] - 1
         cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
     way = -1 if reverse else 1
-    library, panels = _native_kernel(q.dtype, H, K, V)
+    library, panels = _native_kernel("forward", q.dtype, H, K, V)
     out_o = _native_new(library, q, *q.shape[:2], H, V)
     out_S_T = q.new_empty(B, H, K, V)
     _native_run(library.seqc_forward, B, T, way, cu_seqlens, 0, q, k, v, g, S_0, out_o, out_S_T, None)
@@ -1270,7 +1232,7 @@ def _backward_cpu(q, k, v, g, S_0, S_kept, d_o, d_S_T, *, cu_seqlens=None, rever
         B = cu_seqlens.shape[0] - 1
         cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
     way = -1 if reverse else 1
-    library, panels = _native_kernel(q.dtype, H, K, V)
+    library, panels = _native_kernel("backward", q.dtype, H, K, V)
     grad_q = _native_new(library, q, panels, *q.shape[:2], H, K)
     grad_g = _native_new(library, q, panels, *q.shape[:2], H, K)
     grad_k = _native_new(library, q, panels, *q.shape[:2], H, K)
@@ -1306,13 +1268,14 @@ def _step_cpu(q, k, v, g, S_0):
     """Results of one step."""
     B, H, K = q.shape
     V = v.shape[2]
-    library, _ = _native_kernel(q.dtype, H, K, V)
+    library, _ = _native_kernel("step", q.dtype, H, K, V)
     out_o = q.new_empty(B, H, V)
     out_S_T = q.new_empty(B, H, K, V)
     _native_run(library.seqc_step, B, 1, 1, None, 0, q, k, v, g, S_0, out_o, out_S_T)
     return out_o, out_S_T
 
 
+_NATIVE_FUNCTIONS = "forward backward step".split()
 _NATIVE_SIZES = "SEQC_DIM_H SEQC_DIM_K SEQC_DIM_V".split()
 
 
@@ -1330,27 +1293,33 @@ def _native_source():
     return _NATIVE_RUNTIME + _NATIVE_KERNELS + _NATIVE_ENTRY
 
 
-def _native_defines(dtype, *sizes):
-    """The macros of the kernels for dims of these sizes."""
+def _native_defines(kernels, dtype, *sizes):
+    """The macros of a library of these kernels for dims of these sizes."""
     defines = {macro: str(int(size)) for macro, size in zip(_NATIVE_SIZES, sizes, strict=True)}
-    return {**defines, "SEQC_REAL": "double" if dtype == torch.float64 else "float"}
+    return {**defines, "SEQC_KERNELS": kernels.upper(), "SEQC_REAL": "double" if dtype == torch.float64 else "float"}
 
 
 @_functools.cache
-def _native_kernel(dtype, *sizes):
-    """The kernels for dims of these sizes, built on first use, and the number of panels that the last free dim is cut into."""
-    library = _native_library(_native_source(), _native_defines(dtype, *sizes))
-    for function in (library.seqc_forward, library.seqc_backward, library.seqc_step):
+def _native_kernel(kernels, dtype, *sizes):
+    """The library of the kernels "forward", "backward" or "step" for dims of these sizes, or of "all" of them, built on first
+    use; and the number of panels that the last free dim is cut into."""
+    every = ("all", dtype, *sizes)
+    if (kernels, dtype, *sizes) != every:  # a library of all kernels, which was built ahead, serves every batch
+        if _NATIVE_ALL or _native_prebuilt(_native_source(), _native_defines(*every)):
+            return _native_kernel(*every)
+    library = _native_library(_native_source(), _native_defines(kernels, dtype, *sizes))
+    for name in _NATIVE_FUNCTIONS if kernels == "all" else [kernels]:
         whole, pointer = _ctypes.c_int64, _ctypes.c_void_p
-        function.argtypes = [whole, whole, whole, pointer, whole, whole, pointer]
+        getattr(library, f"seqc_{name}").argtypes = [whole, whole, whole, pointer, whole, whole, pointer]
     library.seqc_large_pages.argtypes = [_ctypes.c_void_p, _ctypes.c_int64]
     library.seqc_large_pages.restype = None
     panels = library.seqc_panels()
-    _native_entry(library, panels, dtype, *sizes)
+    if kernels in ("all", "step"):
+        _native_entry(library, panels, dtype, *sizes)
     return library, panels
 
 
-def _native_ready(dtype, *sizes):
+def _native_ready(_kernels, _dtype, *sizes):
     """Whether native code runs with dims of these sizes: not where one is 0. What cannot be built or loaded is an error."""
     return 0 not in sizes
 
@@ -1647,10 +1616,10 @@ _TORCH = _Form(_prepare_torch, *_one_by_one(_infer_torch, _forward_torch, _backw
 _CPU = _Form(_prepare_torch, _infer_cpu, _forward_cpu, _backward_cpu, _saved_cpu, _step_cpu)
 
 
-def _form(*tensors):
+def _form(*tensors, kernels=("forward", "backward")):
     """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen."""
     x = tensors[0]
-    if x.device.type == "cpu" and _ready_cpu(*tensors):
+    if x.device.type == "cpu" and _ready_cpu(*tensors, kernels):
         return _CPU
     return _TORCH
 
@@ -1822,7 +1791,7 @@ def _run(*arguments):
     """Operator `run`: o, S_T."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    form, carry, steps = _form(*tensors, kernels=("forward",)), _carry(x), _steps(cu_seqlens, tensors[0])
     if steps < x.shape[1]:
         results = _run(*_own_rows(tensors, "TTTT-", steps), cu_seqlens, reverse)
         return [*(_resized(o, (1, x.shape[1], *o.shape[2:])) for o in results[:1]), *results[1:]]
@@ -1922,7 +1891,7 @@ def _step(*tensors):
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
-    form, carry = _form(*tensors), _carry(x)
+    form, carry = _form(*tensors, kernels=("step",)), _carry(x)
     if form is _TORCH:
         results = _unshared(tensors, _plain_step(*tensors))
     else:
@@ -2246,10 +2215,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_d4308438ebd9", 0
+    name, tries = "seqc_gla_28fe5675301e", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_d4308438ebd9_{tries}"
+        name = f"seqc_gla_28fe5675301e_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -2635,6 +2604,10 @@ def _native_prebuilt(text: str, defines: Mapping[str, str]) -> _Path | None:
     return None if lack else path
 
 
+# A call builds the kernels that it needs, for the rows of its batch. SEQC_BATCHES=all: one library has all of them.
+_NATIVE_ALL = _os.environ.get("SEQC_BATCHES") == "all"
+
+
 def _native_run(function, B, T, way, bounds, save, *arrays):
     """Call a kernel on contiguous tensors; None is an array that it does not write. bounds: of a pack's sequences, or None."""
     pointer = None if bounds is None else bounds.data_ptr()
@@ -2751,18 +2724,27 @@ def _native_fresh(dtype: torch.dtype, sizes: Sequence[int], B: int) -> Tensor:
 
 
 _NATIVE_RUNTIME = r"""
-#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <new>
-#include <thread>
 #include <type_traits>
 #include <utility>
+
+// Of <algorithm>, <memory> and <thread>, which are more than half of what is read here, a few names are used.
+#if __has_include(<bits/stl_algobase.h>) && __has_include(<bits/unique_ptr.h>) && __has_include(<sched.h>)
+#include <bits/stl_algobase.h>
+#include <bits/unique_ptr.h>
+#include <sched.h>
+#else
+#include <algorithm>
+#include <memory>
+#include <thread>
+#define sched_yield std::this_thread::yield
+#endif
 
 using real = SEQC_REAL;
 using i64 = std::int64_t;
@@ -3065,7 +3047,9 @@ struct Team {
   // every second step goes backwards, so that it begins with what the caches still have of the step before
   i64 there(i64 b, i64 blocks, i64 step) const { return step & 1 ? from(blocks) + upto(blocks) - 1 - b : b; }
   void meet() const {
-    if (members == 1) return;
+    if (members > 1) wait();
+  }
+  __attribute__((noinline)) void wait() const {
     const i64 now = common->turn.load(std::memory_order_relaxed);
     if (common->arrived.fetch_add(1, std::memory_order_acq_rel) == members - 1) {
       common->arrived.store(0, std::memory_order_relaxed);
@@ -3073,14 +3057,13 @@ struct Team {
       return;
     }
     for (int waited = 0; common->turn.load(std::memory_order_acquire) == now; ++waited) {
-      if (waited > 64) std::this_thread::yield();  // another one may need this core to arrive
+      if (waited > 64) sched_yield();  // another one may need this core to arrive
 #if defined(__x86_64__)
       else __builtin_ia32_pause();
 #endif
     }
   }
 };
-
 
 // Runs all programs on so many threads: each by one of them, or (wide, and fewer programs than half the threads) by a team.
 template <class Run>
@@ -3323,6 +3306,26 @@ INLINE real seqc_pow(real x, real y) { return y == real(2) ? x * x : std::pow(x,
 INLINE real seqc_logaddexp(real a, real b) { return seqc_logaddexp(splat(a), splat(b))[0]; }
 }  // namespace
 
+namespace {
+constexpr Team alone{nullptr, 0, 1};
+
+ONCE void fill(real* p, i64 n, real x) {
+  for (i64 i = 0; i < n; i += W) store<false>(p + i, x, n - i);
+}
+
+// Copies `rows` of `columns` numbers that are neighbours. Vectors of a row are W * apart numbers apart where they go to:
+// neighbours too (apart: 1), or in tiles. Each thread takes a part of the columns. Compiled once.
+ONCE void copy(
+    const Team& team, const real* from, i64 from_stride, real* to, i64 to_stride, i64 apart, i64 rows, i64 columns) {
+  const i64 all = chunks(columns), begin = W * team.from(all), end = std::min(columns, W * team.upto(all));
+  for (i64 j0 = begin; j0 < end; j0 += 8 * W)
+    for (i64 i = 0; i < rows; ++i)
+      for (i64 j = j0; j < std::min(end, j0 + 8 * W); j += W)
+        store<false>(to + i * to_stride + j * apart, load<false>(from + i * from_stride + j, end - j), end - j);
+}
+}  // namespace
+
+
 // Pages of two megabytes, where the system grants them, for the part of an array that fills such pages.
 extern "C" void seqc_large_pages(void* array, i64 bytes) {
 #if defined(__linux__)
@@ -3332,10 +3335,21 @@ extern "C" void seqc_large_pages(void* array, i64 bytes) {
   if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a wish: it may be refused
 #endif
 }
+
+
+// The kernels of this library: FORWARD, BACKWARD, STEP (one step, with its function for Python) or ALL.
+#define FORWARD 1
+#define BACKWARD 2
+#define STEP 4
+#define ALL 7
+#ifndef SEQC_KERNELS
+#define SEQC_KERNELS ALL
+#endif
 """
 
 
 _NATIVE_ENTRY = r"""
+#if SEQC_KERNELS & STEP
 // The step as a function that Python calls with tensors. Declared is what it needs of Python's stable interface and of DLPack.
 namespace {
 struct Object;
@@ -3529,4 +3543,5 @@ extern "C" Object* seqc_direct(Object* self, Object* const* given, std::ptrdiff_
   Object* const result = same ? (d.hold(out), out) : d.call(d.result, tensors);
   d.drop(tensors);
   return result;
-}"""
+}
+#endif"""

@@ -601,93 +601,107 @@ def lstm_backward_kernel(
 
 @_jit(do_not_specialize=['B', 'T', 'FIRST'])
 def lstm_team_forward_kernel(
-    p_R_o, p_R_f, p_R_i, p_R_z, p_h_0, p_c_0, p_x_o, p_x_f, p_x_i, p_x_z, p_h_all, p_met, p_h, p_h_in, p_c_in,
+    p_R_o, p_R_f, p_R_i, p_R_z, p_h_0, p_c_0, p_h_all, p_met, p_x_o, p_x_f, p_x_i, p_x_z, p_h, p_h_in, p_c_in,
     p_before_f, p_before_i, p_before_z, p_before_o, p_h_T, p_c_T, p_cu_seqlens, B, T, FIRST, H: tl.constexpr,
     D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, BD_ALL: tl.constexpr, STEP: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr, PARTS: tl.constexpr, SAVE: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr, PARTS: tl.constexpr, HELD: tl.constexpr, AT_ONCE: tl.constexpr,
+    SAVE: tl.constexpr,
 ):
     """Outputs, final states, and what the gradient needs, by several programs for each head."""
     NB = tl.cdiv(B, BB) if p_cu_seqlens is None else B
     ND: tl.constexpr = (D + BD - 1) // BD
     i_p = tl.program_id(0).to(tl.int64) + FIRST
     i_b, i_h, i_d = i_p // (H * ND), i_p // ND % H, i_p % ND
+    ND_ALL: tl.constexpr = (D + BD_ALL - 1) // BD_ALL
     o_b = i_b * (BB if p_cu_seqlens is None else 1) + tl.arange(0, BB)
     first, T = sequences(p_cu_seqlens, i_b, o_b, T, STEP)
+    held_rows = ()
     at_h_d_d_all = i_h * D * D
     o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
-    o_d_all = tl.arange(0, BD_ALL)
-    o_h_d_d_all = o_d[:, None] * D + o_d_all[None, :]
     m_d = (o_d < D) | (D % BD == 0)
-    m_d_all = (o_d_all < D) | (D == BD_ALL)
-    m_d_d_all = m_d[:, None] & m_d_all[None, :]
-    b_R_o = tl.load(p_R_o + at_h_d_d_all + o_h_d_d_all, mask=m_d_d_all, other=0.0).to(DOT)
-    b_R_f = tl.load(p_R_f + at_h_d_d_all + o_h_d_d_all, mask=m_d_d_all, other=0.0).to(DOT)
-    b_R_i = tl.load(p_R_i + at_h_d_d_all + o_h_d_d_all, mask=m_d_d_all, other=0.0).to(DOT)
-    b_R_z = tl.load(p_R_z + at_h_d_d_all + o_h_d_d_all, mask=m_d_d_all, other=0.0).to(DOT)
+    for i_d_all in tl.static_range(min(HELD, ND_ALL)):
+        o_d_all = in_parts(i_d_all, BD_ALL, PARTS)
+        o_h_d_d_all = o_d[None, :, None] * D + o_d_all[:, None, :]
+        m_d_all = (o_d_all < D) | (D % BD_ALL == 0)
+        m_d_d_all = m_d[None, :, None] & m_d_all[:, None, :]
+        b_R_o = tl.load(p_R_o + at_h_d_d_all + o_h_d_d_all, mask=m_d_d_all, other=0.0).to(DOT)
+        b_R_f = tl.load(p_R_f + at_h_d_d_all + o_h_d_d_all, mask=m_d_d_all, other=0.0).to(DOT)
+        b_R_i = tl.load(p_R_i + at_h_d_d_all + o_h_d_d_all, mask=m_d_d_all, other=0.0).to(DOT)
+        b_R_z = tl.load(p_R_z + at_h_d_d_all + o_h_d_d_all, mask=m_d_d_all, other=0.0).to(DOT)
+        held_rows = held_rows + (four_as_one(b_R_o, b_R_f, b_R_i, b_R_z),)
     at_hd = i_h * D
     o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
     m_b = o_b < (B if p_cu_seqlens is None else i_b + 1)
     m_bd = m_b[:, None] & m_d[None, :]
     b_h = tl.load(p_h_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
     b_c = tl.load(p_c_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
-    i_start = 0
-    at_thd = (STEP * i_start * H + i_h) * D
     o_bthd = first[:, None] * (H * D) + o_d[None, :]
-    n_x_o = tl.load(p_x_o + at_thd + o_bthd, mask=m_bd & (T > 0), other=0.0)
-    n_x_f = tl.load(p_x_f + at_thd + o_bthd, mask=m_bd & (T > 0), other=0.0)
-    n_x_i = tl.load(p_x_i + at_thd + o_bthd, mask=m_bd & (T > 0), other=0.0)
-    n_x_z = tl.load(p_x_z + at_thd + o_bthd, mask=m_bd & (T > 0), other=0.0)
-    o_b2_h_d_all = o_b[:, None] * (H * D) + o_d_all[None, :]
-    m_b_d_all = m_b[:, None] & m_d_all[None, :]
     for i_t in range(0, T):
+        at_thd = (STEP * i_t * H + i_h) * D
+        n_x_o = tl.load(p_x_o + at_thd + o_bthd, mask=m_bd, other=0.0)
+        n_x_f = tl.load(p_x_f + at_thd + o_bthd, mask=m_bd, other=0.0)
+        n_x_i = tl.load(p_x_i + at_thd + o_bthd, mask=m_bd, other=0.0)
+        n_x_z = tl.load(p_x_z + at_thd + o_bthd, mask=m_bd, other=0.0)
+        at_2hd = (i_t % 2 * B * H + i_h) * D
+        tl.store(p_h_all + at_2hd + o_bhd, b_h, mask=m_bd)
+        meet(p_met + i_p // ND, (i_t + 1) * ND)
+        b_four = tl.zeros((4 * BD, BB), tl.float32)
+        for i_some in tl.static_range(0, ND_ALL, AT_ONCE):
+            b_h_all = ()
+            for i_d_all in tl.static_range(i_some, min(i_some + AT_ONCE, ND_ALL)):
+                o_d_all = in_parts(i_d_all, BD_ALL, PARTS)
+                o_b2_h_d_all = o_b[None, :, None] * (H * D) + o_d_all[:, None, :]
+                m_d_all = (o_d_all < D) | (D % BD_ALL == 0)
+                m_b_d_all = m_b[None, :, None] & m_d_all[:, None, :]
+                b_h_all = b_h_all + (tl.load(p_h_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT),)
+            for i_d_all in tl.static_range(i_some, min(i_some + AT_ONCE, ND_ALL)):
+                if i_d_all < HELD:
+                    b_rows = held_rows[i_d_all]
+                else:
+                    o_d_all = in_parts(i_d_all, BD_ALL, PARTS)
+                    o_h_d_d_all_1 = o_d[None, :, None] * D + o_d_all[:, None, :]
+                    m_d_all = (o_d_all < D) | (D % BD_ALL == 0)
+                    m_d_d_all_1 = m_d[None, :, None] & m_d_all[:, None, :]
+                    b_R_o_1 = tl.load(p_R_o + at_h_d_d_all + o_h_d_d_all_1, mask=m_d_d_all_1, other=0.0).to(DOT)
+                    b_R_f_1 = tl.load(p_R_f + at_h_d_d_all + o_h_d_d_all_1, mask=m_d_d_all_1, other=0.0).to(DOT)
+                    b_R_i_1 = tl.load(p_R_i + at_h_d_d_all + o_h_d_d_all_1, mask=m_d_d_all_1, other=0.0).to(DOT)
+                    b_R_z_1 = tl.load(p_R_z + at_h_d_d_all + o_h_d_d_all_1, mask=m_d_d_all_1, other=0.0).to(DOT)
+                    b_rows = four_as_one(b_R_o_1, b_R_f_1, b_R_i_1, b_R_z_1)
+                b_four = tl.dot(b_rows, tl.trans(tl.reshape(b_h_all[i_d_all - i_some].to(DOT), (BB, BD_ALL))), b_four, input_precision=PRECISION)
+        b_sum, b_sum_1, b_sum_2, b_sum_3 = one_as_four(b_four)
         b_x_o = n_x_o.to(tl.float32)
         b_x_f = n_x_f.to(tl.float32)
         b_x_i = n_x_i.to(tl.float32)
         b_x_z = n_x_z.to(tl.float32)
-        at_2hd = (i_t % 2 * B * H + i_h) * D
-        tl.store(p_h_all + at_2hd + o_bhd, b_h, mask=m_bd)
-        meet(p_met + i_p // ND, (i_t + 1) * ND)
-        b_h_all = tl.load(p_h_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT)
         # o = sigmoid(x_o + R_o @ h[t-1])
-        b_sum = product_in_parts(b_h_all.to(DOT), tl.trans(b_R_o.to(DOT)), PARTS, PRECISION)
         b_x = b_x_o + b_sum
         b_o = sigmoid(b_x)
         # f = sigmoid(x_f + R_f @ h[t-1])
-        b_sum_1 = product_in_parts(b_h_all.to(DOT), tl.trans(b_R_f.to(DOT)), PARTS, PRECISION)
         b_x_1 = b_x_f + b_sum_1
         b_f = sigmoid(b_x_1)
         # i = sigmoid(x_i + R_i @ h[t-1])
-        b_sum_2 = product_in_parts(b_h_all.to(DOT), tl.trans(b_R_i.to(DOT)), PARTS, PRECISION)
         b_x_2 = b_x_i + b_sum_2
         b_i = sigmoid(b_x_2)
         # z = tanh(x_z + R_z @ h[t-1])
-        b_sum_3 = product_in_parts(b_h_all.to(DOT), tl.trans(b_R_z.to(DOT)), PARTS, PRECISION)
         b_x_3 = b_x_z + b_sum_3
         b_z = tanh(b_x_3)
         # c = f * c[t-1] + i * z
         b_c_next = b_f * b_c + b_i * b_z
         # output h = o * tanh(c)
         b_h_next = b_o * tanh(b_c_next)
-        at_thd_1 = (STEP * i_t * H + i_h) * D
-        tl.store(p_h + at_thd_1 + o_bthd, b_h_next, mask=m_bd)
+        tl.store(p_h + at_thd + o_bthd, b_h_next, mask=m_bd)
         if SAVE:
-            tl.store(p_h_in + at_thd_1 + o_bthd, b_h, mask=m_bd)
+            tl.store(p_h_in + at_thd + o_bthd, b_h, mask=m_bd)
         if SAVE:
-            tl.store(p_c_in + at_thd_1 + o_bthd, b_c, mask=m_bd)
+            tl.store(p_c_in + at_thd + o_bthd, b_c, mask=m_bd)
         if SAVE:
-            tl.store(p_before_f + at_thd_1 + o_bthd, b_x_1, mask=m_bd)
+            tl.store(p_before_f + at_thd + o_bthd, b_x_1, mask=m_bd)
         if SAVE:
-            tl.store(p_before_i + at_thd_1 + o_bthd, b_x_2, mask=m_bd)
+            tl.store(p_before_i + at_thd + o_bthd, b_x_2, mask=m_bd)
         if SAVE:
-            tl.store(p_before_z + at_thd_1 + o_bthd, b_x_3, mask=m_bd)
+            tl.store(p_before_z + at_thd + o_bthd, b_x_3, mask=m_bd)
         if SAVE:
-            tl.store(p_before_o + at_thd_1 + o_bthd, b_x, mask=m_bd)
-        i_next = tl.minimum(i_t + 1, T - 1)
-        at_thd_2 = (STEP * i_next * H + i_h) * D
-        n_x_o = tl.load(p_x_o + at_thd_2 + o_bthd, mask=m_bd, other=0.0)
-        n_x_f = tl.load(p_x_f + at_thd_2 + o_bthd, mask=m_bd, other=0.0)
-        n_x_i = tl.load(p_x_i + at_thd_2 + o_bthd, mask=m_bd, other=0.0)
-        n_x_z = tl.load(p_x_z + at_thd_2 + o_bthd, mask=m_bd, other=0.0)
+            tl.store(p_before_o + at_thd + o_bthd, b_x, mask=m_bd)
         b_h = b_h_next
         b_c = b_c_next
     tl.store(p_h_T + at_hd + o_bhd, b_h, mask=m_bd)
@@ -700,25 +714,32 @@ def lstm_team_backward_kernel(
     p_dx_z_all, p_dx_i_all, p_dx_f_all, p_dx_o_all, p_met, p_d_x_o, p_d_x_f, p_d_x_i, p_d_x_z, p_d_h_0, p_d_c_0,
     p_cu_seqlens, B, T, FIRST, H: tl.constexpr, D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
     BD_ALL: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, PARTS: tl.constexpr,
+    HELD: tl.constexpr, AT_ONCE: tl.constexpr,
 ):
     """All gradients, from the last step to the first, by several programs for each head."""
     NB = tl.cdiv(B, BB) if p_cu_seqlens is None else B
     ND: tl.constexpr = (D + BD - 1) // BD
     i_p = tl.program_id(0).to(tl.int64) + FIRST
     i_b, i_h, i_d = i_p // (H * ND), i_p // ND % H, i_p % ND
+    ND_ALL: tl.constexpr = (D + BD_ALL - 1) // BD_ALL
     o_b = i_b * (BB if p_cu_seqlens is None else 1) + tl.arange(0, BB)
     first, T = sequences(p_cu_seqlens, i_b, o_b, T, STEP)
+    held_R_z = ()
+    held_R_i = ()
+    held_R_f = ()
+    held_R_o = ()
     at_h_d_all_d = i_h * D * D
-    o_d_all = tl.arange(0, BD_ALL)
     o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
-    o_h_d_all_d = o_d_all[None, :] * D + o_d[:, None]
     m_d = (o_d < D) | (D % BD == 0)
-    m_d_all = (o_d_all < D) | (D == BD_ALL)
-    m_d_d_all = m_d[:, None] & m_d_all[None, :]
-    b_R_z = tl.load(p_R_z + at_h_d_all_d + o_h_d_all_d, mask=m_d_d_all, other=0.0).to(DOT)
-    b_R_i = tl.load(p_R_i + at_h_d_all_d + o_h_d_all_d, mask=m_d_d_all, other=0.0).to(DOT)
-    b_R_f = tl.load(p_R_f + at_h_d_all_d + o_h_d_all_d, mask=m_d_d_all, other=0.0).to(DOT)
-    b_R_o = tl.load(p_R_o + at_h_d_all_d + o_h_d_all_d, mask=m_d_d_all, other=0.0).to(DOT)
+    for i_d_all in tl.static_range(min(HELD, ND_ALL)):
+        o_d_all = in_parts(i_d_all, BD_ALL, PARTS)
+        o_h_d_all_d = o_d_all[:, None, :] * D + o_d[None, :, None]
+        m_d_all = (o_d_all < D) | (D % BD_ALL == 0)
+        m_d_d_all = m_d[None, :, None] & m_d_all[:, None, :]
+        held_R_z = held_R_z + (tl.load(p_R_z + at_h_d_all_d + o_h_d_all_d, mask=m_d_d_all, other=0.0).to(DOT),)
+        held_R_i = held_R_i + (tl.load(p_R_i + at_h_d_all_d + o_h_d_all_d, mask=m_d_d_all, other=0.0).to(DOT),)
+        held_R_f = held_R_f + (tl.load(p_R_f + at_h_d_all_d + o_h_d_all_d, mask=m_d_d_all, other=0.0).to(DOT),)
+        held_R_o = held_R_o + (tl.load(p_R_o + at_h_d_all_d + o_h_d_all_d, mask=m_d_d_all, other=0.0).to(DOT),)
     at_hd = i_h * D
     o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
     m_b = o_b < (B if p_cu_seqlens is None else i_b + 1)
@@ -734,8 +755,6 @@ def lstm_team_backward_kernel(
     n_before_z = tl.load(p_before_z + at_nhd + o_bnhd, mask=m_bd & (T > 0), other=0.0)
     n_before_o = tl.load(p_before_o + at_nhd + o_bnhd, mask=m_bd & (T > 0), other=0.0)
     n_dh = tl.load(p_d_h + at_nhd + o_bnhd, mask=m_bd & (T > 0), other=0.0)
-    o_b2_h_d_all = o_b[:, None] * (H * D) + o_d_all[None, :]
-    m_b_d_all = m_b[:, None] & m_d_all[None, :]
     for i_t in range(T - 1, -1, -1):
         b_c = n_c.to(tl.float32)
         b_before_f = n_before_f.to(tl.float32)
@@ -766,7 +785,77 @@ def lstm_team_backward_kernel(
         tl.store(p_dx_f_all + at_2hd + o_bhd, b_dx_f, mask=m_bd)
         tl.store(p_dx_o_all + at_2hd + o_bhd, b_dx_o, mask=m_bd)
         meet(p_met + i_p // ND, (T - 1 - i_t + 1) * ND)
-        b_dx_z_all = tl.load(p_dx_z_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT)
+        b_dh_2 = tl.zeros((PARTS, BB, BD), tl.float32)
+        for i_some in tl.static_range(0, ND_ALL, AT_ONCE):
+            b_dx_z_all = ()
+            for i_d_all in tl.static_range(i_some, min(i_some + AT_ONCE, ND_ALL)):
+                o_d_all = in_parts(i_d_all, BD_ALL, PARTS)
+                o_b2_h_d_all = o_b[None, :, None] * (H * D) + o_d_all[:, None, :]
+                m_d_all = (o_d_all < D) | (D % BD_ALL == 0)
+                m_b_d_all = m_b[None, :, None] & m_d_all[:, None, :]
+                b_dx_z_all = b_dx_z_all + (tl.load(p_dx_z_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT),)
+            b_dx_i_all = ()
+            for i_d_all in tl.static_range(i_some, min(i_some + AT_ONCE, ND_ALL)):
+                o_d_all = in_parts(i_d_all, BD_ALL, PARTS)
+                o_b2_h_d_all_1 = o_b[None, :, None] * (H * D) + o_d_all[:, None, :]
+                m_d_all = (o_d_all < D) | (D % BD_ALL == 0)
+                m_b_d_all_1 = m_b[None, :, None] & m_d_all[:, None, :]
+                b_dx_i_all = b_dx_i_all + (tl.load(p_dx_i_all + at_2hd + o_b2_h_d_all_1, mask=m_b_d_all_1, other=0.0, cache_modifier=".cg").to(DOT),)
+            for i_d_all in tl.static_range(i_some, min(i_some + AT_ONCE, ND_ALL)):
+                if i_d_all < HELD:
+                    b_R_z = held_R_z[i_d_all]
+                else:
+                    o_d_all = in_parts(i_d_all, BD_ALL, PARTS)
+                    o_h_d_all_d_1 = o_d_all[:, None, :] * D + o_d[None, :, None]
+                    m_d_all = (o_d_all < D) | (D % BD_ALL == 0)
+                    m_d_d_all_1 = m_d[None, :, None] & m_d_all[:, None, :]
+                    b_R_z = tl.load(p_R_z + at_h_d_all_d + o_h_d_all_d_1, mask=m_d_d_all_1, other=0.0).to(DOT)
+                b_dh_2 = tl.dot(b_dx_z_all[i_d_all - i_some].to(DOT), tl.permute(b_R_z.to(DOT), (0, 2, 1)), b_dh_2, input_precision=PRECISION)
+            b_dx_f_all = ()
+            for i_d_all in tl.static_range(i_some, min(i_some + AT_ONCE, ND_ALL)):
+                o_d_all = in_parts(i_d_all, BD_ALL, PARTS)
+                o_b2_h_d_all_2 = o_b[None, :, None] * (H * D) + o_d_all[:, None, :]
+                m_d_all = (o_d_all < D) | (D % BD_ALL == 0)
+                m_b_d_all_2 = m_b[None, :, None] & m_d_all[:, None, :]
+                b_dx_f_all = b_dx_f_all + (tl.load(p_dx_f_all + at_2hd + o_b2_h_d_all_2, mask=m_b_d_all_2, other=0.0, cache_modifier=".cg").to(DOT),)
+            for i_d_all in tl.static_range(i_some, min(i_some + AT_ONCE, ND_ALL)):
+                if i_d_all < HELD:
+                    b_R_i = held_R_i[i_d_all]
+                else:
+                    o_d_all = in_parts(i_d_all, BD_ALL, PARTS)
+                    o_h_d_all_d_2 = o_d_all[:, None, :] * D + o_d[None, :, None]
+                    m_d_all = (o_d_all < D) | (D % BD_ALL == 0)
+                    m_d_d_all_2 = m_d[None, :, None] & m_d_all[:, None, :]
+                    b_R_i = tl.load(p_R_i + at_h_d_all_d + o_h_d_all_d_2, mask=m_d_d_all_2, other=0.0).to(DOT)
+                b_dh_2 = tl.dot(b_dx_i_all[i_d_all - i_some].to(DOT), tl.permute(b_R_i.to(DOT), (0, 2, 1)), b_dh_2, input_precision=PRECISION)
+            b_dx_o_all = ()
+            for i_d_all in tl.static_range(i_some, min(i_some + AT_ONCE, ND_ALL)):
+                o_d_all = in_parts(i_d_all, BD_ALL, PARTS)
+                o_b2_h_d_all_3 = o_b[None, :, None] * (H * D) + o_d_all[:, None, :]
+                m_d_all = (o_d_all < D) | (D % BD_ALL == 0)
+                m_b_d_all_3 = m_b[None, :, None] & m_d_all[:, None, :]
+                b_dx_o_all = b_dx_o_all + (tl.load(p_dx_o_all + at_2hd + o_b2_h_d_all_3, mask=m_b_d_all_3, other=0.0, cache_modifier=".cg").to(DOT),)
+            for i_d_all in tl.static_range(i_some, min(i_some + AT_ONCE, ND_ALL)):
+                if i_d_all < HELD:
+                    b_R_f = held_R_f[i_d_all]
+                else:
+                    o_d_all = in_parts(i_d_all, BD_ALL, PARTS)
+                    o_h_d_all_d_3 = o_d_all[:, None, :] * D + o_d[None, :, None]
+                    m_d_all = (o_d_all < D) | (D % BD_ALL == 0)
+                    m_d_d_all_3 = m_d[None, :, None] & m_d_all[:, None, :]
+                    b_R_f = tl.load(p_R_f + at_h_d_all_d + o_h_d_all_d_3, mask=m_d_d_all_3, other=0.0).to(DOT)
+                b_dh_2 = tl.dot(b_dx_f_all[i_d_all - i_some].to(DOT), tl.permute(b_R_f.to(DOT), (0, 2, 1)), b_dh_2, input_precision=PRECISION)
+            for i_d_all in tl.static_range(i_some, min(i_some + AT_ONCE, ND_ALL)):
+                if i_d_all < HELD:
+                    b_R_o = held_R_o[i_d_all]
+                else:
+                    o_d_all = in_parts(i_d_all, BD_ALL, PARTS)
+                    o_h_d_all_d_4 = o_d_all[:, None, :] * D + o_d[None, :, None]
+                    m_d_all = (o_d_all < D) | (D % BD_ALL == 0)
+                    m_d_d_all_4 = m_d[None, :, None] & m_d_all[:, None, :]
+                    b_R_o = tl.load(p_R_o + at_h_d_all_d + o_h_d_all_d_4, mask=m_d_d_all_4, other=0.0).to(DOT)
+                b_dh_2 = tl.dot(b_dx_o_all[i_d_all - i_some].to(DOT), tl.permute(b_R_o.to(DOT), (0, 2, 1)), b_dh_2, input_precision=PRECISION)
+        b_dh_2 = tl.sum(b_dh_2, 0)
         # gradient of x_o
         at_thd = (STEP * i_t * H + i_h) * D
         tl.store(p_d_x_o + at_thd + o_bnhd, b_dx_o, mask=m_bd)
@@ -777,16 +866,6 @@ def lstm_team_backward_kernel(
         # gradient of x_z
         tl.store(p_d_x_z + at_thd + o_bnhd, b_dx_z, mask=m_bd)
         # cotangents of the states, for what comes before
-        b_dx_i_all = tl.load(p_dx_i_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT)
-        b_sum = product_in_parts(b_dx_z_all.to(DOT), tl.trans(b_R_z.to(DOT)), PARTS, PRECISION)
-        b_dx_f_all = tl.load(p_dx_f_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT)
-        b_sum_1 = product_in_parts(b_dx_i_all.to(DOT), tl.trans(b_R_i.to(DOT)), PARTS, PRECISION)
-        b_dh_2 = b_sum + b_sum_1
-        b_dx_o_all = tl.load(p_dx_o_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT)
-        b_sum_2 = product_in_parts(b_dx_f_all.to(DOT), tl.trans(b_R_f.to(DOT)), PARTS, PRECISION)
-        b_dh_2 += b_sum_2
-        b_sum_3 = product_in_parts(b_dx_o_all.to(DOT), tl.trans(b_R_o.to(DOT)), PARTS, PRECISION)
-        b_dh_2 += b_sum_3
         b_dc_1 = b_x_1 * b_f
         i_next = tl.maximum(i_t - 1, 0)
         at_nhd_1 = (STEP * i_next * H + i_h) * D
@@ -811,9 +890,9 @@ def _needs_triton(io, D, BB=16):
         "forward": (16 * BD * 2 * io + stays * BD * BD * 4 * io, 16 * BD * 4 * io),
         "infer": (16 * BD * 2 * io + stays * BD * BD * 4 * io, 16 * BD * 4 * io),
         "backward": (16 * BD * 2 * io + stays * BD * BD * 4 * io, 16 * BD * (5 * io + 4)),
-        "team_forward": (BB * BD * io + 16 * BB * 16 + stays * 16 * BD * 4 * io, 0),
-        "team_infer": (BB * BD * io + 16 * BB * 16 + stays * 16 * BD * 4 * io, 0),
-        "team_backward": (BB * BD * io + 16 * BB * 16 + stays * 16 * BD * 4 * io, 0),
+        "team_forward": (16 * BB * 16, max(stays, 1) * BB * min(BD, _COLUMNS) * io, stays * 16 * min(BD, _COLUMNS) * 4 * io, stays * 16 * min(BD, _COLUMNS) * 4 * io),
+        "team_infer": (16 * BB * 16, max(stays, 1) * BB * min(BD, _COLUMNS) * io, stays * 16 * min(BD, _COLUMNS) * 4 * io, stays * 16 * min(BD, _COLUMNS) * 4 * io),
+        "team_backward": (16 * BB * 16, max(stays, 1) * BB * min(BD, _COLUMNS) * 2 * io, stays * 16 * min(BD, _COLUMNS) * 4 * io, stays * 16 * min(BD, _COLUMNS) * 2 * io),
     }
 
 
@@ -846,6 +925,9 @@ def _ready_triton(x, D, alone=False):
     return _READY[key]
 
 
+_COLUMNS = 256  # units of a piece of what all programs of a team have
+
+
 def _machine(device):
     """(multiprocessors, bytes of shared memory of one, registers of one); of an NVIDIA H100 SXM where there is none to ask."""
     if device.type != "cuda" or not torch.cuda.is_available():
@@ -860,31 +942,54 @@ def _alone_triton(kernel, x, D):
     return sum(_needs_triton(x.element_size(), D)[kernel]) <= _room(x.device)
 
 
-def _team_triton(kernel, x, B, heads, D, packed):
-    """(sequences of a program, programs of a launch) of a kernel whose programs wait for each other, -(-D // 16) for each head.
+def _held_triton(kernel, x, D, each=16):
+    """(pieces of its matrices that a program of a team holds, pieces of what it is told that it takes at once, bytes of shared
+    memory, programs of a multiprocessor), or None where the device has no room for -(-D // 16) programs at once.
 
-    All programs of a launch run at once. How many a multiprocessor runs follows from the shared memory that the kernel needs by
-    the tile model, and from the most registers that 128 threads have; on AMD it is one. A program takes more sequences if
-    fewer launches do.
+    How many a multiprocessor runs follows from the shared memory that the kernel needs by the tile model, and from the most
+    registers that 128 threads have; on AMD it is one. Only a program that has one for itself may read again in every step
+    what it has no room for.
     """
     units, shared, registers = _machine(x.device)
-    team, found, least = -(-D // 16), None, None
+    kept, told, held, again = _needs_triton(x.element_size(), D, each)[kernel]
+    pieces, found = -(-D // _COLUMNS), None
+    share = -(-(-(-D // 16)) // units)
+    if share > (1 if torch.version.hip else registers // 32768):
+        return None
+    room = min(_room(x.device), shared // share - 1024)
+    for most in (4, 3, 2, 1):
+        at_once = -(-pieces // -(-pieces // most))  # no less in the last turn than in the first
+        passing = 256 + max(kept, at_once * told)  # sums of the warps' parts take the place of what was told
+        rest = room - passing
+        fit = pieces if rest >= pieces * held else (rest - again) // held if share == 1 else -1
+        if fit >= 0 and (found is None or fit > found[0]):
+            need = passing + fit * held + (again if fit < pieces else 0)
+            many = 1 if torch.version.hip else max(1, min(shared // (need + 1024), registers // 32768))
+            found = fit, at_once, need, many if fit == pieces else 1
+    return found
+
+
+def _team_triton(kernel, x, B, heads, D, packed):
+    """(sequences of a program, programs of a launch, pieces that it holds, pieces that it takes at once) of a kernel whose
+    programs wait for each other, -(-D // 16) for each head: all programs of a launch run at once. A program takes more sequences if
+    fewer launches do, and it holds as much then."""
+    found, least = None, None
     for each in (16,) if packed or kernel == "team_backward" else (16, 32):
-        need = sum(_needs_triton(x.element_size(), D, each)[kernel])
-        if found is not None and need > _room(x.device):
+        held = _held_triton(kernel, x, D, each)
+        if held is None or (found is not None and held[0] < found[2]):
             break
-        many = units * (1 if torch.version.hip else max(1, min(shared // (need + 1024), registers // 32768)))
-        many -= many % team
-        launches = -(-(B if packed else -(-B // each)) * heads * team // many)
+        many = _machine(x.device)[0] * held[3]
+        many -= many % (-(-D // 16))
+        launches = -(-(B if packed else -(-B // each)) * heads * (-(-D // 16)) // many)
         if found is None or launches < least:
-            found, least = (each, many), launches
+            found, least = (each, many, *held[:2]), launches
     return found
 
 
 def _least_triton(kernel, needs, x, D):
     """Bytes of shared memory of a program that does a kernel's work by itself, or as one of a team that the device holds."""
-    alone = sum(needs[kernel])
-    return min(alone, sum(needs["team_" + kernel])) if -(-D // 16) <= _machine(x.device)[0] else alone
+    alone, team = sum(needs[kernel]), _held_triton("team_" + kernel, x, D)
+    return alone if team is None else min(alone, team[2])
 
 
 def _forward_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlens=None, reverse=False):
@@ -913,16 +1018,17 @@ def _forward_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seql
             enable_fp_fusion=True,
         )
     else:
-        BB, many = _team_triton("team_forward", x_i, B, H, D, cu_seqlens is not None)
+        BB, many, HELD, AT_ONCE = _team_triton("team_forward", x_i, B, H, D, cu_seqlens is not None)
         NB = B if cu_seqlens is not None else -(-B // BB)
-        BD, BD_ALL, ND = 16, _pad(D, 16), -(-D // 16)
+        BD, BD_ALL = 16, min(_pad(D, 16), _COLUMNS)
+        ND = -(-D // 16)
         h_all = torch.empty((2, B, H, D), dtype=x_i.dtype, device=x_i.device)
         met = torch.zeros(NB * H, dtype=torch.int32, device=x_i.device)
         for FIRST in range(0, NB * H * ND, many):
             lstm_team_forward_kernel[(min(many, NB * H * ND - FIRST),)](
-                R_o, R_f, R_i, R_z, h_0, c_0, x_o, x_f, x_i, x_z, h_all, met, h, h_in, c_in, before_f, before_i, before_z,
+                R_o, R_f, R_i, R_z, h_0, c_0, h_all, met, x_o, x_f, x_i, x_z, h, h_in, c_in, before_f, before_i, before_z,
                 before_o, h_T, c_T, cu_seqlens, B, T, FIRST, H=H, D=D, BB=BB, BD=BD, BD_ALL=BD_ALL, STEP=STEP, DOT=DOT,
-                PRECISION=PRECISION, PARTS=min(4, BD_ALL // 16), SAVE=True, num_warps=4, num_stages=1,
+                PRECISION=PRECISION, PARTS=1, HELD=HELD, AT_ONCE=AT_ONCE, SAVE=True, num_warps=4, num_stages=1,
                 enable_fp_fusion=True, launch_cooperative_grid=x_i.device.type == "cuda",
             )
     return h, h_T, c_T, h_in, c_in, before_f, before_i, before_z, before_o
@@ -948,16 +1054,17 @@ def _infer_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlen
             enable_fp_fusion=True,
         )
     else:
-        BB, many = _team_triton("team_infer", x_i, B, H, D, cu_seqlens is not None)
+        BB, many, HELD, AT_ONCE = _team_triton("team_infer", x_i, B, H, D, cu_seqlens is not None)
         NB = B if cu_seqlens is not None else -(-B // BB)
-        BD, BD_ALL, ND = 16, _pad(D, 16), -(-D // 16)
+        BD, BD_ALL = 16, min(_pad(D, 16), _COLUMNS)
+        ND = -(-D // 16)
         h_all = torch.empty((2, B, H, D), dtype=x_i.dtype, device=x_i.device)
         met = torch.zeros(NB * H, dtype=torch.int32, device=x_i.device)
         for FIRST in range(0, NB * H * ND, many):
             lstm_team_forward_kernel[(min(many, NB * H * ND - FIRST),)](
-                R_o, R_f, R_i, R_z, h_0, c_0, x_o, x_f, x_i, x_z, h_all, met, h, None, None, None, None, None, None, h_T,
+                R_o, R_f, R_i, R_z, h_0, c_0, h_all, met, x_o, x_f, x_i, x_z, h, None, None, None, None, None, None, h_T,
                 c_T, cu_seqlens, B, T, FIRST, H=H, D=D, BB=BB, BD=BD, BD_ALL=BD_ALL, STEP=STEP, DOT=DOT,
-                PRECISION=PRECISION, PARTS=min(4, BD_ALL // 16), SAVE=False, num_warps=4, num_stages=1,
+                PRECISION=PRECISION, PARTS=1, HELD=HELD, AT_ONCE=AT_ONCE, SAVE=False, num_warps=4, num_stages=1,
                 enable_fp_fusion=True, launch_cooperative_grid=x_i.device.type == "cuda",
             )
     return h, h_T, c_T
@@ -989,9 +1096,10 @@ def _backward_triton(
             enable_fp_fusion=True,
         )
     else:
-        BB, many = _team_triton("team_backward", x_i, B, H, D, cu_seqlens is not None)
+        BB, many, HELD, AT_ONCE = _team_triton("team_backward", x_i, B, H, D, cu_seqlens is not None)
         NB = B if cu_seqlens is not None else -(-B // BB)
-        BD, BD_ALL, ND = 16, _pad(D, 16), -(-D // 16)
+        BD, BD_ALL = 16, min(_pad(D, 16), _COLUMNS)
+        ND = -(-D // 16)
         dx_z_all = torch.empty((2, B, H, D), dtype=x_i.dtype, device=x_i.device)
         dx_i_all = torch.empty((2, B, H, D), dtype=x_i.dtype, device=x_i.device)
         dx_f_all = torch.empty((2, B, H, D), dtype=x_i.dtype, device=x_i.device)
@@ -1008,7 +1116,7 @@ def _backward_triton(
                 R_z, R_i, R_f, R_o, d_h_T, d_c_T, c_in, before_f, before_i, before_z, before_o, d_h, dx_z_all, dx_i_all,
                 dx_f_all, dx_o_all, met, d_x_o, d_x_f, d_x_i, d_x_z, d_h_0, d_c_0, cu_seqlens, B, T, FIRST, H=H, D=D,
                 BB=BB, BD=BD, BD_ALL=BD_ALL, STEP=STEP, DOT=DOT, PRECISION=PRECISION, PARTS=min(4, BD_ALL // 16),
-                num_warps=4, num_stages=1, enable_fp_fusion=True, launch_cooperative_grid=x_i.device.type == "cuda",
+                HELD=HELD, AT_ONCE=AT_ONCE, num_warps=4, num_stages=1, enable_fp_fusion=True, launch_cooperative_grid=x_i.device.type == "cuda",
             )
     if needs[4]:
         d_R_i = torch.einsum("abce,abcd->cde", h_in.float(), d_x_i.float())
@@ -1275,13 +1383,26 @@ def meet(p_met, count):
 
 
 @_jit
-def product_in_parts(x, y, PARTS: tl.constexpr, PRECISION: tl.constexpr):
-    """x [M, K] times y [K, N] in fp32, where K is long, M and N are short: each warp takes one of PARTS parts of K."""
-    if PARTS == 1:
-        return tl.dot(x, y, input_precision=PRECISION)
-    x = tl.permute(tl.reshape(x, (x.shape[0], PARTS, x.shape[1] // PARTS)), (1, 0, 2))
-    y = tl.reshape(y, (PARTS, y.shape[0] // PARTS, y.shape[1]))
-    return tl.sum(tl.dot(x, y, input_precision=PRECISION), 0)
+def in_parts(i, LENGTH: tl.constexpr, PARTS: tl.constexpr):
+    """[PARTS, LENGTH / PARTS], the positions of the i-th piece of a dim: of a product each warp takes one part."""
+    EACH: tl.constexpr = LENGTH // PARTS
+    return i * LENGTH + tl.arange(0, PARTS)[:, None] * EACH + tl.arange(0, EACH)[None, :]
+
+
+@_jit
+def four_as_one(a, b, c, d):
+    """Four matrices [1, M, K] below each other: [4 M, K]."""
+    both = tl.join(tl.join(a, c), tl.join(b, d))  # [1, M, K, 2, 2]
+    return tl.reshape(tl.permute(both, (3, 4, 0, 1, 2)), (4 * a.shape[1], a.shape[2]))
+
+
+@_jit
+def one_as_four(x):
+    """Four matrices [N, M] from the transposed ones below each other, [4 M, N]."""
+    a_c, b_d = tl.split(tl.permute(tl.reshape(x, (2, 2, x.shape[0] // 4, x.shape[1])), (3, 2, 0, 1)))
+    a, c = tl.split(a_c)
+    b, d = tl.split(b_d)
+    return a, b, c, d
 
 
 @_jit
@@ -2102,10 +2223,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_b159c8688362", 0
+    name, tries = "seqc_lstm_833727734730", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_b159c8688362_{tries}"
+        name = f"seqc_lstm_833727734730_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]

@@ -102,7 +102,8 @@ def main() -> None:
             if listed and case["form"] is None and block.form != listed[-1]:
                 print(json.dumps(forms.changed(program.name, "triton", ["step", block.form])), flush=True)
                 continue
-            said = digests.changed(Path(case["path"]).stem, "triton", digests.digest(text)) if case["golden"] else ""
+            digest = digests.changed(Path(case["path"]).stem, "triton", digests.digest(text)) if case["golden"] else ""
+            said = ""
             runs = _runs(case, program, (block.rows > 1 or case.get("team")) and bool(program.states))
             several = (0, 1) if "_pairs_kernel(" in text else (1,)
             for way, drawn, hard in [(way, *run) for phases, *run in runs for way in (several if phases else (0,))]:
@@ -125,7 +126,7 @@ def main() -> None:
                         compare_steps(drawn, made["_infer_triton"], made["_step_triton"], EASY, torch.float32)
                 except AssertionError as error:
                     said = said or f"steps: {' '.join(str(error).split())[:600]}"
-            print(json.dumps(said or None), flush=True)
+            print(json.dumps("; ".join(x for x in (said, digest) if x) or None), flush=True)
 
 
 if __name__ == "__main__":
