@@ -9,7 +9,8 @@ where no output depends on n and peak, however many steps later. A call gives th
 takes no gradient of these runs nothing of them backward, and forward saves nothing for it (`seqc.driver.compose`).
 
 Needs: the step graph. Gives: stages in order, or None where no state is so, where the spec asks for Newton's method, where
-a state is slow, of two axes, and where what had to be handed over beside the outputs costs more than these states save:
+a state is slow, of two axes, where both would read matrices that are made once a call (one stage makes these), and where what
+had to be handed over beside the outputs costs more than these states save:
 2 * elements > operations of a step.
 """
 
@@ -28,6 +29,7 @@ from seqc.ir.graph import BATCH, leaves
 from seqc.ir.plan import Plan, Rule, Stage
 from seqc.ir.program import Program
 from seqc.passes.plan.components import BLOCKS, Cut
+from seqc.passes.plan.outside_of_time import once
 
 BESIDE_OUTPUTS = 2.0**-10  # what it counts to hand over an output, beside another value
 
@@ -44,7 +46,7 @@ def ends(classify: Callable[[Program], tuple[Component, ...]]) -> Rule:
             return None
         kept, own = ([name for name in program.states if (name in lost) == late] for late in (False, True))
         stages = Cut(stage, [(False, tuple(kept)), (False, tuple(own))], taken, BESIDE_OUTPUTS).stages()
-        if stages is None or not _pays(program, *stages):
+        if stages is None or not _pays(program, *stages) or all(once(one, taken) for one in stages):
             return None
         blocks = {name for c in classify(program) if c.kind in BLOCKS for name in c.states}
         return Plan(program, tuple(_formed(one, stages, blocks) for one in stages), (_reason(program, *stages),))

@@ -136,6 +136,12 @@ def test_both_runs_and_what_stays() -> None:
     assert signed(STAYS, "torch").optional == ()
 
 
+def test_matrices_that_are_made_once_stand_in_one_stage() -> None:
+    made = "spec made\ndim N = 3\ninput u[N]\nparam A[N, N], B[N, N]\nstate x[N] = 0, y[N] = 0\n"
+    made += "x = expm(A) @ x[t-1] + u\ny = expm(B) @ y[t-1] + u\noutput o = x\n"
+    assert signed(made, "torch").optional == ()
+
+
 def test_explained() -> None:
     said = facts(compile_program(load(SPECS["watched"].text)))["ends"]
     assert [*said] == ["mean, n, peak"]
