@@ -144,12 +144,18 @@ def test_loops_whose_loads_feed_no_product_say_how_far_ahead_they_are_sent(spec:
 
 
 def test_stale_records_are_dropped_and_others_kept() -> None:
+    """What stays: any text that rows at these extents have, other kernels, other targets, and other extents."""
     lowered = [Lowered(block, SIZES, "bf16") for block in lowerings(load(SPECS / "linear_attention.seq"))]
-    key = choose_tiles(lowered, "sm_90", EMPTY).kernels["forward"].job.key
-    name, digest, rest = key.split(" ", 2)
-    stale, other, elsewhere = f"{name} {'0' * 16} {rest}", f"another_kernel {digest} {rest}", key.replace("sm_90", "sm_80")
-    table = VerdictTable(dict.fromkeys([key, stale, other, elsewhere], SPILL))
-    assert set(pruned(table, [(lowered, "sm_90")])) == {key, other, elsewhere}
+    texts = [{one.kernel(name)[0].text for one in lowered} for name in lowered[0].plan.kernels]
+    assert max(map(len, texts)) > 1, "rows differ in their texts"
+    keys = {jobs.job(Tiles({"K": 16, "V": 16, "N": 16}, 4, 1)).key for one in lowered for jobs in one.every("sm_90")}
+    name, digest, rest = min(keys).split(" ", 2)
+    stale, other = f"{name} {'0' * 16} {rest}", f"another_kernel {digest} {rest}"
+    elsewhere, wider = min(keys).replace("sm_90", "sm_80"), stale.replace("K 64", "K 256")
+    assert stale != wider
+    table = VerdictTable(dict.fromkeys([*keys, stale, other, elsewhere, wider], SPILL))
+    fresh = [Lowered(one.block, SIZES, "bf16") for one in lowered]
+    assert set(pruned(table, [(fresh, "sm_90")])) == {*keys, other, elsewhere, wider}, "whatever has been asked about"
 
 
 def test_matrices_that_stay_on_the_chip_from_step_to_step_are_counted() -> None:

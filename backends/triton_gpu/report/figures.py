@@ -154,19 +154,25 @@ def refreshed(
 
 
 def pruned(table: VerdictTable, asked: Iterable[Asked]) -> VerdictTable:
-    """The table without records of the kernels and targets asked for that their present text cannot find."""
+    """The table without records that no present text can find, of the kernels, targets and extents asked for.
+
+    Which rows are offered, and so which texts a kernel has, depends on the extents: records at others stay.
+    """
     current: set[str] = set()
-    known: set[tuple[str, str]] = set()
+    known: dict[tuple[str, str], list[dict[str, str]]] = {}
     for lowered, target in asked:
-        for one in lowered:
-            found = {(jobs.printed.name, jobs.source) for (_, at), jobs in one.asked.items() if at == target}
-            current |= {family(source, name, target) for name, source in found}
-            known |= {(name, target) for name, _ in found}
+        for jobs in (jobs for one in lowered for jobs in one.every(target)):
+            current.add(family(jobs.source, jobs.printed.name, target))
+            sizes = {arg: str(jobs.sizes[d]) for d, arg in jobs.printed.dims}
+            known.setdefault((jobs.printed.name, target), []).append(sizes)
 
     def stale(key: str) -> bool:
-        kind = key.partition(": ")[0]
+        kind, _, words = key.partition(": ")
         name, _, target = kind.split()
-        return (name, target) in known and kind not in current
+        told = dict(word.split(" ", 1) for word in words.split(", "))
+        return kind not in current and any(
+            all(told.get(arg, size) == size for arg, size in sizes.items()) for sizes in known.get((name, target), ())
+        )
 
     return table.only(key for key in table if not stale(key))
 

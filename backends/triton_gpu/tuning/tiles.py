@@ -147,6 +147,11 @@ class Lowered:
             self.asked[name, target] = Jobs(self.plan.of(name), usual, target, self.sizes, self.kind)
         return self.asked[name, target]
 
+    def every(self, target: str) -> tuple[Jobs, ...]:
+        """The jobs of all kernels on a target, whichever have been asked about."""
+        names = (*self.plan.kernels, *(self.plan.team.kernels if self.plan.team is not None else ()))
+        return tuple(self.jobs(name, target) for name in names)
+
     def tiles(self, name: str, chosen: Mapping[str, int]) -> Tiles:
         """A choice of the solver for a kernel as the launcher takes it."""
         start = default_tiles(self.plan.of(name)).blocks

@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="the size of a dim; one that a spec lacks is passed over")
     parser.add_argument("--refresh", action="store_true", help="ask the toolchain for what the table lacks")
     parser.add_argument("--prune", action="store_true",
-                        help="drop records of the kernels and targets told of that their present text cannot find")
+                        help="drop records that no present text can find, of the kernels, targets and sizes told of")
     parser.add_argument("--rounds", type=count, metavar="N", help="with --refresh: ask and choose again at most so often")
     add_json(parser)
 
