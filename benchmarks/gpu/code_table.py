@@ -112,12 +112,14 @@ def ours(target: Target, specs: Iterable[str]) -> Iterator[list[object]]:
 
 
 def side_by_side(target: Target, specs: Iterable[str]) -> Iterator[list[object]]:
-    """Ours and theirs at each shape, by the one model: milliseconds, and megabytes that are kept for backward."""
+    """Ours and theirs at each shape, by the one model: milliseconds, and megabytes that are kept for backward. Kernels whose
+    machine code is not known are named with the shape."""
     for spec in specs:
         for mine in costs(load(shipped()[spec]), target.name, SHAPES, {}):
             call = peer_call(spec, mine.shape, target)
-            told = all(one.code is not None for one in (*mine.forward, *mine.training))
-            row: list[object] = [spec, mine.shape + ("" if told else ", some without machine code")]
+            unknown = dict.fromkeys(one.kernel for one in (*mine.forward, *mine.training) if one.code is None)
+            names = ", ".join(one.removeprefix(f"{spec}_").removesuffix("_kernel") for one in unknown)
+            row: list[object] = [spec, mine.shape + (f", by the tile model: {names}" if names else "")]
             for backward, kernels in ((False, mine.forward), (True, mine.training)):
                 own = mine.nanoseconds(kernels) / 1e6
                 other = None if call is None else call.nanoseconds(backward) / 1e6
