@@ -30,7 +30,7 @@ from seqc.frontend.syntax import Expr
 from seqc.frontend.trees import FOLDS
 from seqc.frontend.values import Misuse, Value, apply, at, matmul, number, of_pair, shown
 from seqc.frontend.windows import sizes_in, window_lags, windowed
-from seqc.frontend.written_out import MAX_UNROLLED, PRODUCTS, fold, positions_of, product, stacked, sum_of_taps, tap_dims
+from seqc.frontend.written_out import MAX_UNROLLED, PRODUCTS, fold, positions_of, product, stacked, sum_of_taps, taken, tap_dims
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import const, index, size
 
@@ -101,6 +101,8 @@ class Elaborator(Names):
                 return self._read_at(e, frame)
             case syntax.Call():
                 return self._call(e, frame)
+            case syntax.Taken():
+                return taken(self, e, frame)
             case syntax.Started():
                 help = "arguments are told by their places; only the running values of a `fold` have names"
                 self.scope.report("syntax", "an argument of a function has no name", Label(e.span), help=help)
@@ -271,7 +273,8 @@ class Elaborator(Names):
     def _call(self, e: syntax.Call, frame: Frame) -> Value | None:
         name = e.name.id
         if name in FOLDS:
-            return fold(self, e, frame)
+            made = fold(self, e, frame)
+            return None if made is None else made[0]
         if name in PRODUCTS:
             return product(self, e, frame)
         if name == GRAD:

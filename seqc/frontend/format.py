@@ -42,6 +42,8 @@ def format_spec(spec: Spec) -> str:
         last = start
 
     for statement in spec.statements:
+        if isinstance(statement, syntax.Define) and isinstance(statement.expr, syntax.Taken) and statement.expr.place:
+            continue  # its line was printed with the first name
         first, end = place(statement.span.start)[0], place(statement.span.end - 1)[0]
         while comments and comments[0].span.start < statement.span.start:
             comment = comments.pop(0)
@@ -91,10 +93,12 @@ def show(statement: Statement) -> str:
             return " ".join(["scan", word.id, *(name.id for name in joined)])
         case syntax.Declare():
             return _list(statement.kind, [_decl(statement.kind, item) for item in statement.items])
-        case syntax.Define():
-            return _definition("", statement.name, statement.dims, statement.expr)
-        case syntax.Output():
-            return _definition("output ", statement.name, statement.dims, statement.expr)
+        case syntax.Define(expr=syntax.Taken(whole=whole, targets=targets)):
+            return _definition(", ".join(x.name.id + _bracketed(x.dims) for x in targets), whole)
+        case syntax.Define(name=name, dims=dims, expr=expr):
+            return _definition(f"{name.id}{_bracketed(dims)}", expr)
+        case syntax.Output(name=name, dims=dims, expr=expr):
+            return _definition(f"output {name.id}{_bracketed(dims)}", expr)
         case syntax.Claim(name=name, interval=interval):
             return f"eigenvalues {name.id} {_interval(interval)}"
         case syntax.Sparse():
@@ -114,7 +118,7 @@ def show(statement: Statement) -> str:
         case syntax.Down(steps=steps, first=first, body=body):
             return f"down {steps}{f' first {first}' if first is not None else ''}: {show(body)}"
         case syntax.Feedback(name=name, expr=expr):
-            return _definition("feedback ", name, None, expr)
+            return _definition(f"feedback {name.id}", expr)
         case _:
             raise AssertionError(statement)
 
@@ -179,8 +183,8 @@ def _decl(kind: str, decl: syntax.Decl) -> str:
     return " ".join(parts)
 
 
-def _definition(word: str, name: syntax.Name, dims: tuple[syntax.Name, ...] | None, expr: Expr | None) -> str:
-    head = f"{word}{name.id}{_bracketed(dims)}"
+def _definition(head: str, expr: Expr | None) -> str:
+    """`head = expr`, or the head alone."""
     if expr is None:
         return head
     line = f"{head} = {text(expr)}"
@@ -196,17 +200,19 @@ def _definition(word: str, name: syntax.Name, dims: tuple[syntax.Name, ...] | No
 
 
 def _broken(line: str) -> list[str]:
-    """A line that is too long, cut behind commas, of outer brackets first."""
+    """A line that is too long, cut behind the arrow of a `fold` or behind commas, of outer brackets first."""
     parts = [line]
     while len(parts[-1]) > WIDTH:
-        depth, commas = 0, list[tuple[int, int]]()  # (how deep a comma stands, its place counted down)
+        depth, cuts = 0, list[tuple[int, int]]()  # (how deep a comma stands, or an arrow's fold, the place counted down)
         for at, char in enumerate(parts[-1]):
             depth += (char in "([") - (char in ")]")
-            if char == "," and at > WIDTH // 3 and (at < WIDTH or not commas):
-                commas.append((depth, -at))
-        if not commas:
+            before = parts[-1][:at]
+            arrow = char == ">" and before.endswith(" -") and before.count("[") == before.count("]")  # no renaming
+            if (char == "," or arrow) and at > WIDTH // 3 and (at < WIDTH or not cuts):
+                cuts.append((depth - arrow, -at))
+        if not cuts:
             break
-        cut = 1 - min(commas)[1]
+        cut = 1 - min(cuts)[1]
         parts[-1:] = [parts[-1][:cut], f"    {parts[-1][cut:].lstrip()}"]
     return parts
 

@@ -124,8 +124,8 @@ _FIRST = (  # what a line says in front of its first word's rest -> what to writ
     (r"([^\W\d]\w*)\s*([-+*/])=", "a definition is written `{0} = ...`; where it is a state, `{0} = {0}[t-1] {1} ...`"),
     (r"([^\W\d]\w*)\s*~", "a value is given with `=`; noise is drawn: `e = normal[D]()`"),
     (r"([^\W\d]\w*)\s*==", "a definition is written with one `=`: `{0} = ...`"),
+    (r"\(([^\W\d]\w*)\s*,[^=()]*\)\s*=(?!=)", "names stand without brackets, before a `fold`: `a, b = fold[J](..)`"),
     (r"([^\W\d]\w*)\s*:\s*\w+.*=(?!=)", "values have no types: `{0} = ...`"),
-    (r"([^\W\d]\w*)\s*,\s*[^\W\d]\w*.*=(?!=)", "a line defines one name: write `{0} = ...`, and a line for each other"),
 )
 
 

@@ -124,7 +124,8 @@ def _unused(spec: syntax.Spec, scope: Scope) -> Iterator[Diagnostic]:
     idle = {name: define for name, define in scope.defines.items() if name not in used}
     behind = {read for define in idle.values() if define.expr is not None for read in _reads(define.expr)}
     for name, define in idle.items():
-        if name not in behind:
+        beside = define.expr.targets if isinstance(define.expr, syntax.Taken) else ()
+        if name not in behind and all(target.name.id in idle for target in beside):  # else its place must have a name
             help = _meant(name, scope) or f"write `output {name}`, read it, or leave it out"
             message = f"`{name}` is defined, and nothing reads it"
             yield _warning("unused-definition", message, Label(define.name.span), help=help)

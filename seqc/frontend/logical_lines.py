@@ -39,7 +39,8 @@ MARKS = ("in", "index", "unit", "complex", "definite", "init", "per", "lag", "by
 
 _DOC = '"""'
 _FIRST_WORD = re.compile(r"\s*([^\W\d]\w*)\s*(\S?)(\S?)")
-_DEFINES = re.compile(r"[^\W\d]\w*\s*(\[[^\[\]]*\])?\s*=(?!=)")
+_TARGET = r"[^\W\d]\w*(\s*\[[^\[\]]*\])?"
+_DEFINES = re.compile(rf"{_TARGET}\s*(=(?!=)|(,\s*{_TARGET}\s*)+=\s*(fold|scan)\b)")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
 _OPERATORS = "+-*/^@<>=!,:.)]}|"
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\u00ad"  # a byte order mark, spaces without width, a soft hyphen

@@ -57,6 +57,7 @@ class Names(ABC):
         self._loops: set[frozenset[str]] = set()
         self._held: dict[str, Value] = {}  # what names stand for while a derivative by them is taken
         self.stand_ins = 0  # how many there have been
+        self.folds: dict[int, tuple[Value, ...] | None] = {}  # by the ids of their calls, those that give several names a value
         self.given: dict[int, Value] = {}  # values of parts of the tree, by their ids: draws that fill a param
 
     @abstractmethod
@@ -155,10 +156,11 @@ class Names(ABC):
 
     def holding(self, values: Mapping[str, Value], make: Callable[[], Value | None]) -> Value | None:
         """What `make` makes where names have other values; definitions are elaborated again for it."""
-        done, held = self._done, self._held
-        self._done, self._held = {name: x for name, x in done.items() if name in self.scope.consts}, {**held, **values}
+        kept = self._done, self._held, self.folds
+        self._done = {name: x for name, x in self._done.items() if name in self.scope.consts}
+        self._held, self.folds = {**self._held, **values}, {}
         made = make()
-        self._done, self._held = done, held
+        self._done, self._held, self.folds = kept
         return made
 
     def current(self, word: str, span: Span) -> Value | None:

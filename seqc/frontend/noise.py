@@ -1,9 +1,10 @@
 """`normal[D](..)`, `uniform[D](..)`, `bernoulli[D](p)`: noise that is drawn in the step, put into the step graph.
 
 In: calls of the tree with their elaborated arguments. Out: `Value`s over the hidden states of `seqc.analysis.noise`. A draw's
-site is the name that it is defined under and its place among the draws of that definition: spaces, comments and the order of
-statements change no number, and a new draw elsewhere changes none of the others. A draw is a value: wherever its definition is
-read in a step it is the same, and what a `fold` writes out differs from step to step where the draw has the fold's dim.
+site is the name that it is defined under (of `a, b = fold[J](..)` the first) and its place among the draws of that definition:
+spaces, comments and the order of statements change no number, and a new draw elsewhere changes none of the others. A draw is a
+value: wherever its definition is read in a step it is the same, and what a `fold` writes out differs from step to step where
+the draw has the fold's dim.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from seqc.frontend import syntax
 from seqc.frontend.choices import chosen
 from seqc.frontend.declared import square
 from seqc.frontend.scope import Scope
-from seqc.frontend.syntax import Call, Expr, Name
+from seqc.frontend.syntax import Call, Expr, Name, Taken
 from seqc.frontend.trees import walk
 from seqc.frontend.values import Misuse, Value, apply, number, real, within
 
@@ -34,6 +35,8 @@ def sites(scope: Scope, spec: syntax.Spec) -> dict[int, int]:
     named = [(name, define.expr) for name, define in scope.defines.items()]
     named += [(f"every {s.body.name.id}", s.body.expr) for s in spec.statements if isinstance(s, syntax.Every)]
     for name, e in named:
+        if isinstance(e, Taken) and e.place:
+            continue  # the draws of a `fold` with several names are those of its first name
         calls = [x for x in walk(e) if isinstance(x, Call) and x.name.id in DRAWN] if e is not None else []
         found |= {(name, i): call for i, call in enumerate(calls)}
     taken: dict[int, int] = {}

@@ -45,7 +45,9 @@ _RULES = {
     "before": "before",
 }
 _WORD = re.compile(r"[^\W\d]\w*")
-_TIME_ON_LEFT = re.compile(r"([^\W\d]\w*)\s*\[\s*(t\b[^\]]*)\]\s*=(?!=)")
+_TIME_ON_LEFT = re.compile(r"([^\W\d]\w*)\s*\[\s*(t\b[^\]]*)\]\s*(=(?!=)|,)")
+_TARGET = r"[^\W\d]\w*'*\s*(\[[^\[\]]*\]\s*)?"
+_SEVERAL = re.compile(rf"{_TARGET}(,\s*{_TARGET})+=(?!=)")
 
 
 @lru_cache(maxsize=1)
@@ -53,7 +55,7 @@ def _parser() -> Lark:
     """The parser. Its tables are made of the grammar once, and then read from the person's cache."""
     import lark
 
-    starts, text = sorted({*_RULES.values(), "define"}), grammar.text()
+    starts, text = sorted({*_RULES.values(), "define", "defines"}), grammar.text()
     name = hashlib.sha256(repr((text, starts, lark.__version__, sys.version)).encode()).hexdigest()[:32]
     if told := cache.recall(name):
         return lark.Lark.load(io.BytesIO(base64.b64decode(told["tables"])))
@@ -131,6 +133,8 @@ def _rule(line: Line) -> str | Diagnostic:
             cause="a bare name is its value now; `x[t-1]` on the right side is its value one step ago",
             help=f"write `{word} = ...` and shift the times on the right side to match",
         )
+    if _SEVERAL.match(line.text):
+        return "defines"
     if rest.startswith("[") or (rest.startswith("=") and not rest.startswith("==")):
         return "define"
     if word in _RULES:

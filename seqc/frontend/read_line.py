@@ -15,7 +15,7 @@ from typing import Any
 from seqc.diagnostics import Diagnostic, Label, Span
 from seqc.frontend import syntax
 from seqc.frontend.logical_lines import Line
-from seqc.frontend.trees import levels
+from seqc.frontend.trees import FOLDS, fold_parts, levels
 
 MAX_DIGITS = 15
 MAX_DEPTH = 150  # of an expression; later stages walk it recursively
@@ -37,9 +37,9 @@ class Reader:
         self._depth = 0
 
     def statements(self, tree: Any) -> tuple[syntax.Statement, ...] | Diagnostic:
-        """The statement that the tree spells; of a line with several outputs or histories, one each."""
+        """The statement that the tree spells; of a line with several outputs, histories or names of a `fold`, one each."""
         try:
-            several = {"outputs": self._outputs, "history": self._histories}.get(str(tree.data))
+            several = {"outputs": self._outputs, "history": self._histories, "defines": self._defines}.get(str(tree.data))
             return several(tree) if several else (self._statement(tree),)
         except _Stop as stop:
             return stop.diagnostic
@@ -122,6 +122,34 @@ class Reader:
         dims, expr = self._left(tree.children[1:])
         assert expr is not None
         return syntax.Define(self._span(tree), self._name(tree.children[0]), dims, expr)
+
+    def _defines(self, tree: Any) -> tuple[syntax.Statement, ...]:
+        """`a, b = fold[J](..)`: a definition for each name."""
+        left = [part for part in tree.children if part.data == "target"]
+        targets = tuple(syntax.Target(self._span(x), self._name(x.children[0]), self._left(x.children[1:])[0]) for x in left)
+        whole, *others = (self._expr(part) for part in tree.children[len(left) :])
+        if others or not isinstance(whole, syntax.Call) or whole.name.id not in FOLDS:
+            help = f"write `{targets[0].name.id} = ...`, and a line for each other"
+            label = Label((others or [whole])[-1].span.to(whole.span), "not one `fold` or `scan`")
+            message = "only a `fold` or a `scan` gives values to several names"
+            raise _Stop(Diagnostic("several-names", message, (label,), help=help))
+        parts = fold_parts(whole)
+        if parts is not None and len(parts.names) != len(targets):
+            raise _Stop(self._miscounted(whole, targets, parts.names))
+        ends = [whole.span] * len(targets) if parts is None else [body.span for body in parts.bodies]
+        return tuple(syntax.Define(self._line.span, target.name, target.dims, syntax.Taken(end, whole, place, targets))
+                     for place, (target, end) in enumerate(zip(targets, ends, strict=True)))
+
+    def _miscounted(self, whole: syntax.Call, targets: tuple[syntax.Target, ...], names: tuple[str, ...]) -> Diagnostic:
+        """What is said where a `fold` has more running values than names stand before it, or fewer."""
+        word = whole.name.id
+        count = f"{len(names)} running values" if len(names) > 1 else "1 running value"
+        given = [target.name.id for target in targets[: len(names)]]
+        help = f"name each, in their order: `{', '.join([*given, *names[len(given) :]])} = {word}[..](..)`"
+        labels = (Label(targets[0].span.to(targets[-1].span), f"{len(targets)} names"),
+                  Label(whole.name.span, f"its running values: {', '.join(names)}"))
+        message = f"the `{word}` has {count}, and {len(targets)} names stand before it"
+        return Diagnostic("several-names", message, labels, help=help)
 
     def _left(self, parts: list[Any]) -> tuple[tuple[syntax.Name, ...] | None, syntax.Expr | None]:
         """The optional dims and the optional expression after a name."""

@@ -126,6 +126,24 @@ class Call(Expr):
     args: tuple[Expr, ...]
 
 
+@dataclass(frozen=True)
+class Target(Node):
+    """`NAME` or `NAME[D]` on the left of a `=` with several names; `dims` is None when none were written."""
+
+    name: Name
+    dims: tuple[Name, ...] | None
+
+
+@dataclass(frozen=True)
+class Taken(Expr):
+    """What one of several names is: of `a, b = fold[J](..)` the running value at `place`. The line is a `Define` for each
+    target; all hold the one `whole`."""
+
+    whole: Call
+    place: int
+    targets: tuple[Target, ...]
+
+
 # ---------------------------------------------------------------------------------------------------- declarations
 
 

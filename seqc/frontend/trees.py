@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from seqc.frontend.syntax import Binary, Bound, Call, Expr, Name, Placed, Position, Started, Subscript, Unary
+from seqc.frontend.syntax import Binary, Bound, Call, Expr, Name, Placed, Position, Started, Subscript, Taken, Unary
 
 
 def children(expr: Expr) -> tuple[Expr, ...]:
@@ -27,6 +27,8 @@ def children(expr: Expr) -> tuple[Expr, ...]:
             return (body,)
         case Started(start=start):
             return (start,)
+        case Taken(whole=whole):
+            return (whole,)
         case _:
             return ()
 

@@ -72,10 +72,18 @@ def sum_of_taps(work: Elaborator, e: syntax.Call, dims: tuple[str, ...], frame: 
     return whole
 
 
-def fold(work: Elaborator, e: syntax.Call, frame: Frame) -> Value | None:
+def taken(work: Elaborator, e: syntax.Taken, frame: Frame) -> Value | None:
+    """One running value of a fold that gives several names a value; the fold is written out once for all of them."""
+    if id(e.whole) not in work.folds:
+        work.folds[id(e.whole)] = fold(work, e.whole, frame)
+    values = work.folds[id(e.whole)]
+    return None if values is None else values[e.place]
+
+
+def fold(work: Elaborator, e: syntax.Call, frame: Frame) -> tuple[Value, ...] | None:
     """J steps inside a step, written out: at step j every value that has the dim J is read at j.
 
-    Of several running values the first: a `fold` is what it is at the end, a `scan` what it is after each step.
+    Every running value: a `fold` gives what it is at the end, a `scan` what it is after each step. None after a report.
     """
     parts, name = fold_parts(e), e.name.id
     if parts is None:
@@ -88,16 +96,16 @@ def fold(work: Elaborator, e: syntax.Call, frame: Frame) -> Value | None:
     if not work.scope.known_dims((parts.dim,)):
         return None
     positions = positions_of(work.scope, dim, e)
-    values, firsts = [work.expr(start, frame) for start in parts.starts], []
+    values, steps = [work.expr(start, frame) for start in parts.starts], list[list[Value]]()
     for j in positions or ():
         if any(value is None for value in values):
             break
         inner = _stepped(work, parts, replace(frame, at={**frame.at, dim: j}), values)
         values = [work.expr(body, inner) for body in parts.bodies]
-        firsts += [values[0]] if values[0] is not None else []
+        steps.append([value for value in values if value is not None])
     if positions is None or any(value is None for value in values):
         return None
-    return values[0] if name == "fold" else stacked(dim, firsts)
+    return tuple(steps[-1] if name == "fold" else (stacked(dim, [*made]) for made in zip(*steps, strict=True)))
 
 
 def _stepped(work: Elaborator, parts: Fold, frame: Frame, values: list[Value | None]) -> Frame:

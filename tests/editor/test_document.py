@@ -80,6 +80,17 @@ def test_rename_keeps_primes_and_leaves_what_a_fold_binds() -> None:
     assert [s.start for s in inside] == [place(CELL, "u -> u"), place(CELL, "u + a")]
 
 
+def test_each_name_of_a_fold_is_known_where_it_stands() -> None:
+    text = CELL.replace("u = fold[J](x, u -> u + a * x)", "u, w = fold[J](u = x, v = x, u, v -> u + a * v, v / 2)\ny2 = w")
+    doc = document(text)
+    assert {"u", "w", "y2"} <= {one.name for one, _ in doc.symbols()}
+    assert [s.start for s in doc.renamed(place(text, "w = fold"), "q")] == [place(text, "w = fold"), place(text, "w\nh")]
+    assert len(doc.renamed(place(text, "u, w"), "q")) == 2, "the definition and its use, not the running value"
+    found = doc.hover(place(text, "w\nh"))
+    assert found is not None and "u, w = fold[J](u = x" in found[1]
+    assert "w" in {s.word for s in doc.suggestions(place(text, "tanh"))}
+
+
 @pytest.mark.parametrize("new, why", [
     ("h", "already"), ("2a", "no name"), ("pi", "cannot be declared"), ("h_0", "beside the state"),
 ])

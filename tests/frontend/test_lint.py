@@ -32,6 +32,7 @@ def test_what_is_published_has_no_warning(path: Path) -> None:
         ("state M[D] = 0\nat = argmax[D](x)\nh = p * h[t-1] + q\nM[at] = 1\noutput h, M", []),
         ("h = 0.5 * h[t-1] + p + q\nspare = x\noutput h", ["unused-definition"]),
         ("h = 0.5 * h[t-1] + p + q + fold[D](0, s -> s + x)\noutput h", []),
+        ("a, b = fold[D](r = 0, s = 0, r, s -> r + s, s + x)\nh = 0.5 * h[t-1] + p + q + b\noutput h", []),
         ("h = 0.5 * x + p + q\noutput o = h[t-2]", []),
         ("h = x * p + q\nevery 4: h = 0\noutput o = h", ["unread-state"]),
         ("h = h[t-1]\nevery 4: h = x * p + q\noutput o = h", []),
