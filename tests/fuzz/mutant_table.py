@@ -70,7 +70,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("where(op(strict, a, b), 1.0, 0.5), 0.0)", "where(op(strict, a, b), 1.0, 1.0), 0.0)")),
     *_step(STRUCTURE, "ties", ('d / total(where(hit, 1.0, 0.0), n.names("over"))', "d")),
     *_step("seqc/analysis/derivative.py", "sums",
-        ("return total(part, lost), tuple", "return part, tuple"),
+        ("return total(part, lost), (*(c for c", "return part, (*(c for c"),
         ("d = fit(d, self.of)  #", "d = d  #")),
     # ---- derivatives along time, inside a block
     *_block(STRUCTURE, "element", "scan",
