@@ -165,6 +165,14 @@ state y[D] = 0
 y = 0.4 * y[t-1] - 0.3 * y[t-3] + sum[L](a * x[t + 1 - index[L]])
 output o = y * x[t-2]
 """,
+    "taps": """spec s
+dim D, L = 40
+input x[D]
+param a[L, D]
+state h[D] = 0
+h = 0.5 * h[t-1] + sum[L](a * x[t + 2 - index[L]])
+output h
+""",
     "cell": """spec s
 dim H, D
 input x[H, D], z[H, D]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 ELEMENTWISE, STRUCTURE = "seqc/ir/ops/elementwise.py", "seqc/ir/ops/structure.py"
 DECAY, CHUNK, FORM = "passes/blocks/decay.py", "passes/blocks/chunkwise.py", "passes/blocks/form.py"
 COUPLED, TURNING, BOUNDARY = "passes/blocks/coupled.py", "passes/blocks/turning.py", "passes/blocks/boundary.py"
+TAPS = "seqc/driver/tap_functions.py"
 LAWS, CALLS = "passes/simplify/laws.py", "seqc/frontend/functions.py"
 PACKS, EAGER = "seqc/emit/packs.py", "backends/torch_eager/runtime.py"
 RUNTIME, MATH = "backends/native_cpu/runtime.py", "backends/native_cpu/vector_math.py"
@@ -170,6 +171,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ("""f"reverse={'not ' if back else ''}reverse\"""", """f"reverse={'' if back else 'not '}reverse\"""")),
     *_step("seqc/driver/compose_runs.py", "both",
         ('f"d_{x} + {self.turned.format(self.again[x])} if', 'f"d_{x} + {self.again[x]} if')),
+    # ---- convolutions along time
+    *_step(TAPS, "taps",
+        ("padded, w.flip(-1), dilation", "padded, w, dilation"),
+        ("pad(x, (lags[-1] - lead, -lags[0]))", "pad(x, (lags[-1] - lead + 1, -lags[0] - 1))"),
+        ("kernel[..., kept].flip(-1), [-lag", "kernel[..., kept], [-lag"),
+        ("groups=groups).transpose(0, 1).flip(-1)", "groups=groups).transpose(0, 1)")),
+    *_native(TAPS, "taps",
+        ("gap = max(lead, min(reach, far))", "gap = lead"),
+        ("bounds[own] + bounds[own + 1] - 1 - t if turned", "t + 0 * bounds[own] if turned")),
     # ---- native code
     *_native(RUNTIME, "cell", ("return bounds ? bounds[i] : i * T; }", "return bounds ? bounds[i] + (i > 0) : i * T; }")),
     *_native(RUNTIME, "sums",
