@@ -160,7 +160,7 @@ class Stub:
         """By hand: nothing of a CPU tensor asks for Triton."""
         module._load_triton()
 
-        def form(*tensors: torch.Tensor) -> object:
+        def form(*tensors: torch.Tensor, **asked: object) -> object:
             return module._TORCH if tensors[0].dtype == torch.float64 else module._TRITON
 
         vars(module).update(_form=form, _form_alone=form)

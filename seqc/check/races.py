@@ -196,8 +196,8 @@ class Course:
         module, taken = self.module, []
         usual, own = vars(module)["_form"], getattr(module, form, None)
 
-        def chosen(*tensors: Any) -> Any:
-            taken.append(own if form == "_TORCH" else usual(*tensors))
+        def chosen(*tensors: Any, **asked: Any) -> Any:
+            taken.append(own if form == "_TORCH" else usual(*tensors, **asked))
             return taken[-1]
 
         vars(module)["_form"] = chosen

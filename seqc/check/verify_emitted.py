@@ -76,7 +76,7 @@ def check(compiled: Compiled, given: Mapping[str, int] | None = None, device: st
         os.environ["TRITON_INTERPRET"] = "1"
     module = load_emitted(compiled.text, compiled.signature.spec)
     if device == INTERPRETER:
-        vars(module)["_form"] = lambda *tensors: module._TRITON
+        vars(module)["_form"] = lambda *tensors, **asked: module._TRITON
     sizes = sample_sizes(compiled.program, given=given)
     place = "cpu" if device == INTERPRETER else device
     case = None
