@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqc.analysis.matrices import counted
-from seqc.backends.triton_gpu.tuning.targets import TARGETS
+from seqc.backends.triton_gpu.tuning.targets import TARGETS, instead_of
 from seqc.diagnostics import Unsupported, near_miss
 from seqc.driver.backends import KERNELS, LOWERED, OUTSIDE, Core, torch_block, torch_plan
 from seqc.driver.compose import compose
@@ -83,9 +83,12 @@ def compile_spec(path_or_text: str | Path, options: Options = DEFAULTS, watch: W
 
 def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch | None = None) -> Compiled:
     """The emitted file of a program. watch: sees each pass on the way to the first recurrence of torch, then the plans."""
-    for kind, name, known in (("backend", options.backend, BACKENDS), ("target", options.target, TARGETS)):
-        if name not in known:
-            raise Unsupported.of(f"no-such-{kind}", f"there is no {kind} `{name}`", help=near_miss(name, known, "one of"))
+    if options.backend not in BACKENDS:
+        gpu = "GPUs are served by `triton`" * (options.backend.lower() in ("gpu", "cuda", "hip", "nvidia"))
+        help = gpu or near_miss(options.backend, BACKENDS, "one of")
+        raise Unsupported.of("no-such-backend", f"there is no backend `{options.backend}`", help=help)
+    if options.target not in TARGETS:
+        raise Unsupported.of("no-such-target", f"there is no target `{options.target}`", help=instead_of(options.target))
     if options.form == "newton":
         program, options = replace(program, wishes=replace(program.wishes, form=None, newton=True)), replace(options, form=None)
     program = saving(fix_dims(program, options.dims), options.save_states)

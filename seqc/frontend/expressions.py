@@ -28,7 +28,7 @@ from seqc.frontend.rates import BETWEEN, group, named, piece
 from seqc.frontend.scope import CONSTANTS
 from seqc.frontend.syntax import Expr
 from seqc.frontend.trees import FOLDS
-from seqc.frontend.values import Misuse, Value, apply, at, matmul, number, of_pair, shown
+from seqc.frontend.values import Misuse, Value, apply, at, contracting, matmul, number, of_pair, shown
 from seqc.frontend.windows import sizes_in, window_lags, windowed
 from seqc.frontend.written_out import MAX_UNROLLED, PRODUCTS, fold, positions_of, product, stacked, sum_of_taps, taken, tap_dims
 from seqc.ir.dims import unprimed
@@ -198,6 +198,8 @@ class Elaborator(Names):
             if rest:
                 what = "a time belongs to a name" if mentions(rest[0], self.scope.axis) else "this says nothing of the dims"
                 help = f"give it a name, `y = {e.x.span.text}`, and read `y[{rest[0].span.text}]`"
+                if whole_number(self.scope, rest[0]) is not None:
+                    help = f"one position of a dim is `{e.x.span.text}[K = {rest[0].span.text}]`"
                 self.scope.report("bad-lag", "an expression has no brackets of its own", Label(rest[0].span, what), help=help)
                 return None
             value, where = self.expr(e.x, frame), e.x.span
@@ -266,7 +268,7 @@ class Elaborator(Names):
                 Label(e.left.span, a.shown()),
                 Label(e.right.span, b.shown()),
                 cause=cause,
-                help="contract by name, `sum[K](a * b)`, or call a dim as the other side does, `x[K -> K']`",
+                help=contracting((e.left.span.text, a.order), (e.right.span.text, b.order)),
             )
         return product
 
@@ -361,7 +363,9 @@ class Elaborator(Names):
             return False
         if e.dims is None and over in ("yes", "other"):
             label = Label(e.name.span, "over which dims?")
-            self.scope.report("missing-dims", f"`{name}` needs dims", label, help=f"write `{name}[K](...)`")
+            dim = [*self.scope.dims][0] if len(self.scope.dims) == 1 else "K"
+            help = f"the dims stand in brackets behind the name: `{name}[{dim}](...)`"
+            self.scope.report("missing-dims", f"`{name}` needs dims", label, help=help)
             return False
         if e.dims is not None and over == "no":
             label = Label(e.dims[0].span.to(e.dims[-1].span), "not needed")
@@ -372,7 +376,8 @@ class Elaborator(Names):
             return True
         count = f"{least}" if least == most else f"{least} to {most}"
         plural = "argument" if count == "1" else "arguments"
-        self.scope.report("argument-count", f"`{name}` takes {count} {plural}, not {len(e.args)}", Label(e.span))
+        help = f"write `{name}{'[K]' * (e.dims is not None)}({', '.join('xyzuvw'[:least])})`"
+        self.scope.report("argument-count", f"`{name}` takes {count} {plural}, not {len(e.args)}", Label(e.span), help=help)
         return False
 
     def has_dims(self, e: syntax.Call, value: Value, dims: tuple[str, ...], held: Container[str] = ()) -> bool:

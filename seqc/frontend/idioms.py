@@ -102,7 +102,7 @@ _FOREIGN = (  # at the place where the parser stopped -> what to write
     (r":=|<-", "a definition is written `NAME = ...`"),
     (r"[-+*/]=", "a definition is written `NAME = ...`; a state grows by `h = h[t-1] + x`"),
     (r"/\*", _COMMENT),
-    (r"//", "comments begin with `#`, and a division is a single `/`"),
+    (r"//", "comments begin with `#`, and a division is a single `/`; rounded down it is `floor(a / b)`"),
     (r"%(?!\s*%)(?=\s*[\w(])", f"a remainder is written `mod(a, b)`; {_COMMENT}"),
     (r"%", _COMMENT),
     (r"=(?!=)", "a comparison is written `==`"),
@@ -116,6 +116,11 @@ _FOREIGN = (  # at the place where the parser stopped -> what to write
     (r"\\(?P<word>[A-Za-z]+)", "names stand without a backslash: `{word}`"),
     (r"\\", "a line goes on while a bracket is open or after an operator, without a backslash"),
 )
+_VALUES = {  # declarations that take no `=` -> what to write
+    "param": "what a param begins with is written `init`: `param {name} init 0.5`; a value that is never trained is `const {name} = 0.5`",
+    "buffer": "what a buffer begins with is written `init`: `buffer {name} init 0`",
+    "input": "an input has no value of its own: it is given at every step; what is the same at every step is `const` or `param`",
+}
 _FIRST = (  # what a line says in front of its first word's rest -> what to write
     (r"([^\W\d]\w*?)_(\{[^}]*\}|\w+)?\s*=(?!=)", "the left side is the value now, without a subscript: `{0} = ...`"),
     (r"([^\W\d]\w*)\s*\((t|n|k|i)\)\s*=(?!=)", "the left side is the value now: `{0} = ...`"),
@@ -207,6 +212,8 @@ def _in_context(before: str, rest: str) -> str:
         return f"dims stand in square brackets: `{match.group(1)}[K](x)`" if reducing else function_advice(match.group(1), ())
     if rest.startswith(("₋", "₊")) and (match := re.search(r"([^\W\d]\w*?)ₜ?$", before)):
         return f"the value one step ago is written `{match.group(1)}[t-1]`"
+    if re.match(r"=(?!=)", rest) and (match := re.match(rf"({'|'.join(_VALUES)})\b.*?(\w+(\[[^][]*\])?)\s*$", before)):
+        return _VALUES[match.group(1)].replace("{name}", match.group(2))
     if re.match(r"for\b", rest):
         return f"a sum over a dim is `sum[K](x)`; {_STEPS}"
     if rest.startswith("{"):
@@ -307,4 +314,5 @@ def _side_by_side(before: str, rest: str) -> str:
         return f"arguments stand in round brackets: `{left}({right.group()})`"
     if left.isdecimal() and right.group().startswith("_"):
         return "digits have nothing between them: `10000`, or `1e4`"
-    return f"a product is written `{left} * {right.group()}`, a matrix product `{left} @ {right.group()}`"
+    matrix = "" if left[0].isdigit() or left[0] == "." else f", a matrix product `{left} @ {right.group()}`"
+    return f"a product is written `{left} * {right.group()}`{matrix}"

@@ -42,8 +42,9 @@ _WORDS = {
     "PLUS": "`+`",
     "MINUS": "`-`",
     "TIMES": "`*`",
-    "__ANON_0": "`..`",
-    "__ANON_1": "`->`",
+    "_TO": "`..`",
+    "_ARROW": "`->`",
+    "_OF_UNITS": "`over`",
 }
 
 def explain(line: Line, error: Any) -> Diagnostic:
@@ -72,6 +73,8 @@ def _impossible(text: str, at: int, expected: set[str]) -> set[str]:
             out.add(terminal)
     if "TIMES" in expected:
         out |= {"LPAR", "LSQB"}
+    if before.count("(") > before.count(")") and not re.search(r"\b(fold|scan)\b", before) and before.rfind("[") <= before.rfind("]"):
+        out |= {"EQUAL", "_ARROW"}  # first values and running values: of folds alone
     if not re.match(r"(input|param|buffer|const|state|dim|axis)\b", text):
         out |= {mark.upper() for mark in MARKS}
         if not before.count("(") + before.count("[") > before.count(")") + before.count("]"):

@@ -7,7 +7,7 @@ nothing but real numbers is left. What does not fit raises `Misuse`; nothing her
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TypeAlias
@@ -204,6 +204,17 @@ def renamed_dims(value: Value, names: Mapping[str, str]) -> Value:
         result, order = _renamed(result, old, new), tuple(new if d == old else d for d in order)
     found = of_pair(result, order, frozenset(tuple(names.get(dim, dim) for dim in own) for own in value.written))
     return replace(found, places=value.places)
+
+
+def contracting(left: tuple[str, Sequence[str]], right: tuple[str, Sequence[str]]) -> str:
+    """What to write where `@` finds nothing to contract: of both sides, the text and the dims."""
+    (a, ours), (b, theirs) = left, right
+    common = [dim for dim in ours if dim in theirs]
+    if common:
+        return f"contract by name: `sum[{common[-1]}]({a} * {b})`"
+    if not ours or not theirs:
+        return f"the product with a scalar is `{a} * {b}`"
+    return f"the outer product is `{a} * {b}`; to contract two dims of one size, rename one: `{b}[{theirs[-1]} -> {ours[-1]}]`"
 
 
 def matmul(left: Value, right: Value) -> Value | None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from seqc.analysis.workload import Workload
-from seqc.backends.triton_gpu.tuning.choose import Choice, choose
+from seqc.backends.triton_gpu.tuning.choose import Choice, choose, merged
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
 from seqc.backends.triton_gpu.tuning.kernel_problem import Kernel, Told, kernel_problem, refusal, tile_choices
 from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work
@@ -367,3 +367,10 @@ def test_what_lies_beside_a_choice_is_asked_until_no_step_is_faster() -> None:
     known = looking(kernel, {64: {16: GOOD, 64: GOOD}}, target)
     old = choose("it", {"it": kernel}, target, lambda name, rows: known)
     assert isinstance(old, Choice) and old.asks("it") is None and old.beside("it") == [old.tiles("it")]
+
+
+def test_sentences_that_say_the_same_of_several_tiles_are_one() -> None:
+    said = ["lanes read 32 neighbours", "with C = 32, BV = 32, warps = 8 nothing hides", "with C = 32, BV = 64, warps = 8 nothing hides"]
+    assert merged([*said, said[0]]) == [said[0], "with C = 32, warps = 8 and (BV = 32) or (BV = 64) nothing hides"]
+    assert merged(said[:2]) == said[:2] and merged([]) == []
+    assert merged(["with C = 16 it spills", "with BV = 8 it spills"]) == ["with (C = 16) or (BV = 8) it spills"]

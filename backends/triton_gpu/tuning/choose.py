@@ -7,6 +7,7 @@ or the `Clash` that leaves none. The answer depends on nothing else, so a refres
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -120,7 +121,22 @@ class Choice:
         asked = self.solution if self.solution.binding else solve(self.problem)
         found = [b.sentence for b in asked.binding] if isinstance(asked, Solution) else []
         mine = [s.removeprefix(f"{kernel}: ") for s in found if not several or s.startswith(f"{kernel}: ")]
-        return [NOTHING_FITS, *mine] if kernel in self.spilling else mine
+        return merged([NOTHING_FITS, *mine] if kernel in self.spilling else mine)
+
+
+def merged(sentences: Iterable[str]) -> list[str]:
+    """Sentences of which those that say the same of several tiles are one: what the tiles have in common stands in it once."""
+    groups: dict[str, list[list[str]]] = {}
+    for sentence in dict.fromkeys(sentences):
+        said = re.fullmatch(r"with (\w+ = \w+(?:, \w+ = \w+)*) (.+)", sentence)
+        groups.setdefault(said[2] if said else sentence, []).extend([said[1].split(", ")] if said else [])
+    out = []
+    for rest, tiles in groups.items():
+        common = [pair for pair in tiles[0] if all(pair in one for one in tiles)] if tiles else []
+        own = [f"({', '.join(pair for pair in one if pair not in common)})" for one in tiles] if len(tiles) > 1 else []
+        said = [", ".join(common)] * bool(common) + [" or ".join(own)] * bool(own)
+        out.append(f"with {' and '.join(said)} {rest}" if tiles else rest)
+    return out
 
 
 def choose(

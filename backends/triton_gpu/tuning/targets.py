@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from seqc.diagnostics import near_miss
+
 
 @dataclass(frozen=True)
 class Target:
@@ -140,3 +142,9 @@ def occupancy(target: Target, registers: int, shared: int, warps: int, tensor_me
     limit = min(room, key=lambda resource: room[resource])
     programs = room[limit]
     return Occupancy(programs, programs * warps, 100 * programs * warps // target.warps_per_unit, limit)
+
+
+def instead_of(name: str) -> str:
+    """What to write for a name that is no target's: a machine's own name leads to its target."""
+    found = [one for one in TARGETS.values() if name.lower() in one.machine.lower().split()]
+    return f"{found[0].machine} is `{found[0].name}`" if found else near_miss(name, TARGETS, "one of")

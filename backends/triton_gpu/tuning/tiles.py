@@ -33,7 +33,7 @@ from seqc.backends.triton_gpu.tuning.summary import summarize, summarize_team
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.backends.triton_gpu.tuning.toolchain import Job
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable, family
-from seqc.diagnostics import Diagnostic, Label, Unsupported
+from seqc.diagnostics import Diagnostic, Label, Unsupported, listing
 from seqc.ir.block import Block
 from seqc.solver.enumerate import solve_by_enumeration
 from seqc.solver.expression import evaluate
@@ -290,7 +290,8 @@ class _Chooser:
 
     def spilling(self, rows: int) -> list[str]:
         """The kernels of forward and backward for which no tiles with so many rows keep all registers."""
-        return [k for name in TRAINED for choice in self.faster(name, rows)[0] for k in sorted(choice.spilling)]
+        every = (k for name in TRAINED for choice in self.faster(name, rows)[0] for k in sorted(choice.spilling))
+        return list(dict.fromkeys(every))
 
     def unpriced(self, rows: int) -> dict[str, Choice]:
         """The kernels with so many rows that spill, and of whose spills the toolchain has not told the price."""
@@ -380,7 +381,7 @@ class _Chooser:
         if spent is None:
             return f"no tiles: {'; '.join(self.clashing([rows])[1].sentences)}"
         text = f"{spent / 1000:.0f} us"
-        return f"{text}, {' and '.join(self.spilling(rows))} spilling" if self.spilling(rows) else text
+        return f"{text}, {listing(self.spilling(rows))} spilling" if self.spilling(rows) else text
 
     def clash(self, names: Sequence[str], found: Clash) -> Diagnostic:
         wishes = self.program.wishes

@@ -101,12 +101,12 @@ def grown(asked: Sequence[Asked], ours: bool, args: argparse.Namespace) -> Verdi
 
 def known_targets(wanted: list[str]) -> list[str]:
     """The targets asked for, or all."""
-    from seqc.backends.triton_gpu.tuning.targets import TARGETS
+    from seqc.backends.triton_gpu.tuning.targets import TARGETS, instead_of
     from seqc.diagnostics import Unsupported
 
     unknown = [name for name in wanted if name not in TARGETS]
     if unknown:
-        raise Unsupported.of("no-such-target", f"no target `{unknown[0]}`", help=f"known: {', '.join(TARGETS)}")
+        raise Unsupported.of("no-such-target", f"there is no target `{unknown[0]}`", help=instead_of(unknown[0]))
     return wanted or list(TARGETS)
 
 
