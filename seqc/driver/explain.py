@@ -348,8 +348,8 @@ def _part_lines(name: str, one: Mapping[str, Any], told: Mapping[str, Any]) -> l
     lines += wrapped(
         f"one token at {at}{assumed}: {amount(token['operations forward'])} operations forward "
         f"({100 * token['share in matrix products']:.0f}% in matrix products), "
-        f"{amount(token['operations backward'])} backward; {amount(token['bytes in and out'])}B of inputs and outputs "
-        f"and {amount(token['bytes of state'])}B of state, in fp32",
+        f"{amount(token['operations backward'])} backward; {amount(token['bytes in and out'], 'B')} of inputs and outputs "
+        f"and {amount(token['bytes of state'], 'B')} of state, in fp32",
         2,
     )
     if name == "cpu" and told["cpu"]:

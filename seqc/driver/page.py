@@ -108,8 +108,8 @@ def _costs(told: Mapping[str, Any]) -> str:
     for name, one in told["parts"].items():
         token = one["token"]
         cells = [amount(token["operations forward"]), amount(token["operations backward"]),
-                 f"{100 * token['share in matrix products']:.0f}%", f"{amount(token['bytes in and out'])}B",
-                 f"{amount(token['bytes of state'])}B"]
+                 f"{100 * token['share in matrix products']:.0f}%", f"{amount(token['bytes in and out'], 'B')}",
+                 f"{amount(token['bytes of state'], 'B')}"]
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         rows.append(f"<tr><td>{escape(TITLES[name])}</td><td>{escape(part_form(one))}</td>{numbers}</tr>")
     heads = ["backend", "form", "operations forward", "backward", "in matrix products", "inputs and outputs", "state"]

@@ -17,11 +17,11 @@ def wrapped(text: str, indent: int, width: int = WIDTH) -> list[str]:
     return textwrap.wrap(text, width, initial_indent=" " * indent, subsequent_indent=" " * (indent + 4))
 
 
-def amount(n: int) -> str:
-    """`1.2 million`-like numbers, short."""
+def amount(n: int, of: str = "") -> str:
+    """A number, short, with its unit: `1.2 kB`, `512 B`; without one `1.2 k`, `512`."""
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if n >= 10 * size:
-            return f"{n / size:.0f} {unit}"
+            return f"{n / size:.0f} {unit}{of}"
         if n >= size:
-            return f"{n / size:.1f} {unit}"
-    return str(n)
+            return f"{n / size:.1f} {unit}{of}"
+    return f"{n} {of}".rstrip()

@@ -51,7 +51,7 @@ class Figures:
         """The tiles, warps and stages in words."""
         config = self.chosen.job.configuration
         sizes = ", ".join(f"{name} {value}" for name, value in config.constants if isinstance(value, int))
-        return f"{sizes}, {config.warps} warps, {config.stages} stage{'' if config.stages == 1 else 's'}"
+        return f"{sizes}, {config.warps} warp{'s' * (config.warps > 1)}, {config.stages} stage{'s' * (config.stages > 1)}"
 
     def words(self) -> str:
         """One line about what the kernel needs."""

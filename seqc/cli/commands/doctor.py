@@ -65,7 +65,8 @@ def backends() -> Iterator[Line]:
     count = gpus()
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(count))
     yield "gpu", bool(count), names or "none that torch can use"
-    threads = f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
+    count = torch.get_num_threads()
+    threads = f"{count} thread{'s' * (count != 1)} on {os.cpu_count()} cores"
     yield "backend torch", True, f"runs everywhere, on CPUs with {threads}"
     yield "backend cpu", *_native()
     yield "backend triton", *_triton(count)
