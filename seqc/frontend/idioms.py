@@ -117,9 +117,9 @@ _FOREIGN = (  # at the place where the parser stopped -> what to write
     (r"\\", "a line goes on while a bracket is open or after an operator, without a backslash"),
 )
 _VALUES = {  # declarations that take no `=` -> what to write
-    "param": "what a param begins with is written `init`: `param {name} init 0.5`; a value that is never trained is `const {name} = 0.5`",
-    "buffer": "what a buffer begins with is written `init`: `buffer {name} init 0`",
-    "input": "an input has no value of its own: it is given at every step; what is the same at every step is `const` or `param`",
+    "param": "a param begins with `init`: `param {name} init 0.5`; what is never trained is `const {name} = 0.5`",
+    "buffer": "a buffer begins with `init`: `buffer {name} init 0`",
+    "input": "an input is given at every step, and has no value of its own; what never changes is a `const` or `param`",
 }
 _FIRST = (  # what a line says in front of its first word's rest -> what to write
     (r"([^\W\d]\w*?)_(\{[^}]*\}|\w+)?\s*=(?!=)", "the left side is the value now, without a subscript: `{0} = ...`"),

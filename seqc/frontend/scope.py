@@ -197,7 +197,7 @@ def _dim(scope: Scope, item: syntax.DimItem) -> None:
             f"`{name}` cannot be the name of a dim",
             Label(item.name.span, "reserved"),
             cause=f"{listing(taken)} are the compiler's own names for the batch and for time",
-            help="leave the batch and the steps out: a spec says one step of one sequence; a dim that is neither has another name",
+            help="leave batch and steps out, for a spec says one step of one sequence; a dim that is neither has another name",
         )
         scope.lost |= {name}
         return

@@ -73,7 +73,8 @@ def _impossible(text: str, at: int, expected: set[str]) -> set[str]:
             out.add(terminal)
     if "TIMES" in expected:
         out |= {"LPAR", "LSQB"}
-    if before.count("(") > before.count(")") and not re.search(r"\b(fold|scan)\b", before) and before.rfind("[") <= before.rfind("]"):
+    called = before.count("(") > before.count(")") and before.rfind("[") <= before.rfind("]")
+    if called and not re.search(r"\b(fold|scan)\b", before):
         out |= {"EQUAL", "_ARROW"}  # first values and running values: of folds alone
     if not re.match(r"(input|param|buffer|const|state|dim|axis)\b", text):
         out |= {mark.upper() for mark in MARKS}

@@ -225,3 +225,10 @@ def test_tiles(seqc: Seqc) -> None:
     assert code == 1 and "no target `sm_91`" in err
 
 
+def test_names_of_machines_lead_to_targets_and_backends(seqc: Seqc) -> None:
+    leading = (("--target", "H100", "`sm_90`"), ("--target", "mi300x", "`gfx942`"), ("--backend", "cuda", "`triton`"))
+    for option, word, help in leading:
+        code, _, err = seqc("explain", GLA, option, word)
+        assert code == 1 and help in err.partition("help:")[2]
+
+

@@ -68,7 +68,7 @@ def test_every_character_gets_its_advice(char: str) -> None:
         ("param W[D, D] = 0.9", "`param W[D, D] init 0.5`"),
         ("param c, W[D, D] = 0.9", "`param W[D, D] init 0.5`"),
         ("buffer m[D] = 1", "`buffer m[D] init 0`"),
-        ("input m[D] = 1", "`const` or `param`"),
+        ("input m[D] = 1", "a `const` or `param`"),
         ("a = x // 2", "floor(a / b)"),
         ("a = sum_K(x)", "`sum[K](x)`"),
         ("a = sum_{i} x", "`sum[K](x)`"),

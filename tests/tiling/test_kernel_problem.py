@@ -370,7 +370,8 @@ def test_what_lies_beside_a_choice_is_asked_until_no_step_is_faster() -> None:
 
 
 def test_sentences_that_say_the_same_of_several_tiles_are_one() -> None:
-    said = ["lanes read 32 neighbours", "with C = 32, BV = 32, warps = 8 nothing hides", "with C = 32, BV = 64, warps = 8 nothing hides"]
+    several = [f"with C = 32, BV = {width}, warps = 8 nothing hides" for width in (32, 64)]
+    said = ["lanes read 32 neighbours", *several]
     assert merged([*said, said[0]]) == [said[0], "with C = 32, warps = 8 and (BV = 32) or (BV = 64) nothing hides"]
     assert merged(said[:2]) == said[:2] and merged([]) == []
     assert merged(["with C = 16 it spills", "with BV = 8 it spills"]) == ["with (C = 16) or (BV = 8) it spills"]

@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
                      "rows": [vars(row) | {"error": row.error if row.seconds else None} for row in found]})
         if not args.json:
             shape = ", ".join(f"{name} {size}" for name, size in sizes.items())
-            print(f"{compiled.program.name}: {shape}; float32 on {device}, {threads} thread{'s' * (threads != 1)}, load {load():.1f}")
+            taking = f"{threads} thread{'s' * (threads != 1)}"
+            print(f"{compiled.program.name}: {shape}; float32 on {device}, {taking}, load {load():.1f}")
             print(table(found))
     if args.json:
         print(json.dumps({"ok": good, "races": told}, indent=2))
