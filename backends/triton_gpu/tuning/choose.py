@@ -128,14 +128,14 @@ def merged(sentences: Iterable[str]) -> list[str]:
     """Sentences of which those that say the same of several tiles are one: what the tiles have in common stands in it once."""
     groups: dict[str, list[list[str]]] = {}
     for sentence in dict.fromkeys(sentences):
-        said = re.fullmatch(r"with (\w+ = \w+(?:, \w+ = \w+)*) (.+)", sentence)
-        groups.setdefault(said[2] if said else sentence, []).extend([said[1].split(", ")] if said else [])
+        head = re.fullmatch(r"with (\w+ = \w+(?:, \w+ = \w+)*) (.+)", sentence)
+        groups.setdefault(head[2] if head else sentence, []).extend([head[1].split(", ")] if head else [])
     out = []
     for rest, tiles in groups.items():
         common = [pair for pair in tiles[0] if all(pair in one for one in tiles)] if tiles else []
         own = [f"({', '.join(pair for pair in one if pair not in common)})" for one in tiles] if len(tiles) > 1 else []
-        said = [", ".join(common)] * bool(common) + [" or ".join(own)] * bool(own)
-        out.append(f"with {' and '.join(said)} {rest}" if tiles else rest)
+        shared = [", ".join(common)] * bool(common) + [" or ".join(own)] * bool(own)
+        out.append(f"with {' and '.join(shared)} {rest}" if tiles else rest)
     return out
 
 
