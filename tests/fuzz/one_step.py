@@ -256,7 +256,8 @@ class Step:
             return (last_values if name == "down" else part_of_now)(self, e, at)
         if name == "sum" and len(e.args) == 1 and (taps := [d for d in dims if d in self._tap_dims(e.args[0], at)]):
             return self._sum_of_taps(e, taps[0], tuple(d for d in dims if d != taps[0]), at, bound)
-        args = [self.value(arg, at, bound) for arg in e.args]
+        apart = {d: j for d, j in at.items() if d not in dims}  # an operator over a dim sees all of its positions
+        args = [self.value(arg, apart, bound) for arg in e.args]
         sheltered = self.run.sheltered
         if name == "where":
             return each(torch.where, Value(truth(args[0].x), args[0].dims), *(Value(real(a.x), a.dims) for a in args[1:]))
@@ -279,7 +280,10 @@ class Step:
                 value = each(f, value, other, sheltered=sheltered)
             return value
         if dims:
-            return over(name, args, dims)
+            value = over(name, args, dims)
+            for d in set(dims) & set(at) & set(value.dims):
+                value = _at(value, d, at[d])
+            return value
         f = ONE_OF_TWO.get((name, len(args))) or ELEMENTWISE[name]  # type: ignore[assignment]
         return each(f, *args, sheltered=sheltered and not any(a.x.is_complex() for a in args))
 
