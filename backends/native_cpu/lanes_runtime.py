@@ -110,7 +110,7 @@ void lane_run(const LaneArrays& a, const LaneNumbers* c, const Stretch& at, Lane
 $ANSWERS$
 constexpr int lane_links[][2] = {$PLACES$};
 
-INLINE void lane_squared(real* m, const real* by) {  // m times a matrix of links
+INLINE void lane_squared(real* m, const real* by) {  // a matrix of links times m, which may lack what no state comes of
   real whole[$STATES$][$STATES$] = {}, left[$STATES$][$STATES$] = {}, right[$STATES$][$STATES$] = {};
   for (int k = 0; k < $LINKS$; ++k) {
     left[lane_links[k][0]][lane_links[k][1]] = m[k];
@@ -118,7 +118,7 @@ INLINE void lane_squared(real* m, const real* by) {  // m times a matrix of link
   }
   for (int i = 0; i < $STATES$; ++i)
     for (int j = 0; j < $STATES$; ++j)
-      for (int k = 0; k < $STATES$; ++k) whole[i][j] += left[i][k] * right[k][j];
+      for (int k = 0; k < $STATES$; ++k) whole[i][j] += right[i][k] * left[k][j];
   for (int k = 0; k < $LINKS$; ++k) m[k] = whole[lane_links[k][0]][lane_links[k][1]];
 }
 

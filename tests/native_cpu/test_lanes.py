@@ -244,3 +244,32 @@ def test_threads_change_no_bit(second: Any) -> None:
     torch.set_num_threads(before)
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_slow_state_reaches_what_no_state_comes_of() -> None:
+    """`z` forward, and backward what a lag of `x` is due, go on from piece to piece with all that `y` still has."""
+    f = seqc.compile("""spec slow
+input x
+param b, c
+state y, z
+y = 0.99 * y[t-1] + b * x + c * x[t-1]
+z = y[t-1] - x
+output z
+""", "cpu")
+    make = torch.Generator().manual_seed(3)
+    given = {n: torch.randn(s, generator=make, dtype=torch.float64) for n, s in {"x": (2, 700), "b": (), "c": ()}.items()}
+    given |= {n: torch.randn(2, generator=make, dtype=torch.float64) for n in ("y_0", "z_0")}
+    given = {n: v.requires_grad_() for n, v in given.items()}
+    x, y, made = given["x"], given["y_0"], []
+    for t in range(700):
+        made.append(y - x[:, t])
+        y = 0.99 * y + given["b"] * x[:, t] + (given["c"] * x[:, t - 1] if t else 0.0)
+    want, weight = torch.stack(made, 1), torch.randn(2, 700, generator=make, dtype=torch.float64)
+    got = f(**given)
+    torch.testing.assert_close(got.z, want, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(got.z_T, want[:, -1], rtol=1e-11, atol=1e-11)
+    names = ["x", "b", "c", "y_0"]
+    found = torch.autograd.grad((got.z * weight).sum() + got.y_T.sum(), [given[n] for n in names])
+    wanted = torch.autograd.grad((want * weight).sum() + y.sum(), [given[n] for n in names])
+    for name, one, other in zip(names, found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10, msg=lambda m, name=name: f"{name}: {m}")
