@@ -189,7 +189,8 @@ class _Cut:
                     table[n] = given[-1].leaf()
                     self.stages.append(Stage(f"taps_{decl.name}", "taps", part))
                     self._tell(n, one)
-        self.rest = part_of(self.rest, self.rest.outputs, self.rest.updates, table, given, self.rest.output_decls)
+        if table:  # else a program with all of its arguments is left, read or not
+            self.rest = part_of(self.rest, self.rest.outputs, self.rest.updates, table, given, self.rest.output_decls)
 
     def line(self, name: str, line: Line) -> bool:
         """Cut off a delay line with the sums over it; whether it could be."""
