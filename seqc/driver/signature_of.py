@@ -85,7 +85,11 @@ def _input(d: TensorDecl, gates: Container[str]) -> Input:
 
 
 def _param(d: TensorDecl) -> Param:
-    support = d.support and replace(d.support, mask=safe_name(d.support.mask))
+    names = dict(zip(d.dims, _dims(d), strict=True))
+    support = d.support and replace(
+        d.support, mask=safe_name(d.support.mask),
+        rules=tuple(replace(rule, at=tuple(names[x] for x in rule.at)) for rule in d.support.rules),
+    )  # fmt: skip
     filled = filling(d)
     return Param(safe_name(d.name), _dims(d), initial(d), d.per_batch, support, d.hidden, d.plays, d.default, *filled)
 
