@@ -229,7 +229,7 @@ class Step:
         free = [d for d in dict.fromkeys(indexed(time)) if d not in at]
         if free:
             taps = [self._read(name, time, {**at, free[0]: j}, bound) for j in range(self.run.sizes[free[0]])]
-            return Value(torch.stack([tap.x for tap in taps]), (free[0], *taps[0].dims))
+            return _rows(free[0], taps)
         lag = -whole(time, {**self.run.sizes, self.spec.axis: 0}, at)
         return self.named(name, lag, at)
 
@@ -338,7 +338,8 @@ def _ordered(value: Value, dims: tuple[str, ...], sizes: dict[str, int]) -> Valu
 def _rows(dim: str, values: list[Value]) -> Value:
     """One value with the dim, from one for each of its positions."""
     axes = tuple(dict.fromkeys(d for value in values for d in value.dims))
-    rows = [real(value.x.permute([value.dims.index(d) for d in axes if d in value.dims])) for value in values]
+    rows = [value.x.permute([value.dims.index(d) for d in axes if d in value.dims]) for value in values]
+    rows = [x if x.is_complex() else real(x) for x in rows]
     rows = [x[tuple(slice(None) if d in value.dims else None for d in axes)] for x, value in zip(rows, values, strict=True)]
     return Value(torch.stack(torch.broadcast_tensors(*rows)), (dim, *axes))
 
