@@ -88,7 +88,7 @@ def _param(d: TensorDecl) -> Param:
     names = dict(zip(d.dims, _dims(d), strict=True))
     support = d.support and replace(
         d.support, mask=safe_name(d.support.mask),
-        rules=tuple(replace(rule, at=tuple(names[x] for x in rule.at)) for rule in d.support.rules),
+        rules=tuple(replace(rule, at=(names[rule.at[0]], names[rule.at[1]])) for rule in d.support.rules),
     )  # fmt: skip
     filled = filling(d)
     return Param(safe_name(d.name), _dims(d), initial(d), d.per_batch, support, d.hidden, d.plays, d.default, *filled)
