@@ -132,6 +132,8 @@ class Step:
                 return self._subscript(e, at, bound)
             case syntax.Call():
                 return self._call(e, at, bound)
+            case syntax.Taken(whole=whole, place=place):
+                return self._folded(whole, at, bound)[place]
         raise NotImplementedError(type(e).__name__)
 
     def _binary(self, e: syntax.Binary, a: Value, b: Value) -> Value:
@@ -233,21 +235,25 @@ class Step:
         lag = -whole(time, {**self.run.sizes, self.spec.axis: 0}, at)
         return self.named(name, lag, at)
 
+    def _folded(self, e: syntax.Call, at: Mapping[str, int], bound: Mapping[str, Value]) -> list[Value]:
+        """Every running value of a fold at its end, or of a scan after each step."""
+        assert e.dims is not None
+        dim, parts, rows = e.dims[0].id, folded(e), []
+        values = [self.value(start, at, bound) for start in parts.starts]
+        for j in range(self.run.sizes[dim]):
+            running, here = {**bound, **dict(zip(parts.names, values, strict=True))}, {**at, dim: j}
+            for own in parts.own:
+                running[own.name.id] = self.value(own.start, here, running)
+            values = [self.value(body, here, running) for body in parts.bodies]
+            rows.append(values)
+        return values if e.name.id == "fold" else [_rows(dim, list(column)) for column in zip(*rows, strict=True)]
+
     def _call(self, e: syntax.Call, at: Mapping[str, int], bound: Mapping[str, Value]) -> Value:
         name, dims = e.name.id, tuple(d.id for d in e.dims or ())
         if name in DRAWS:
             return self._draw(e, at, bound)
         if name in ("fold", "scan"):
-            rows = []
-            parts = folded(e)
-            values = [self.value(start, at, bound) for start in parts.starts]
-            for j in range(self.run.sizes[dims[0]]):
-                running, here = {**bound, **dict(zip(parts.names, values, strict=True))}, {**at, dims[0]: j}
-                for own in parts.own:
-                    running[own.name.id] = self.value(own.start, here, running)
-                values = [self.value(body, here, running) for body in parts.bodies]
-                rows.append(values[0])
-            return values[0] if name == "fold" else _rows(dims[0], rows)
+            return self._folded(e, at, bound)[0]
         if name == "withgrad":
             return self._withgrad(e, at, bound)
         if name == "grad":

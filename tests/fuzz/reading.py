@@ -69,7 +69,7 @@ class Spec:
 
     def sites(self) -> dict[int, int]:
         """The site of each draw by the id of its call: the CRC-32 of "NAME.I" below 2^16, or the next one that is free."""
-        named = {n: d.expr for n, d in self.defined.items()}
+        named = {n: d.expr for n, d in self.defined.items() if not isinstance(d.expr, syntax.Taken) or d.expr.place == 0}
         named |= {n: o.expr for n, o in self.outputs.items() if o.expr is not None}
         named |= {f"every {n}": e.body.expr for n, e in self.every.items()}
         calls = {(n, i): call for n, e in named.items()

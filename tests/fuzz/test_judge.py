@@ -51,6 +51,23 @@ def test_a_matrix_state_with_boundaries_in_a_reversed_pack() -> None:
         assert found["every_2_T"][i] == len(steps) % 2
 
 
+def test_each_name_of_a_fold_and_of_a_scan() -> None:
+    text = ("spec f\ndim J = 2\ninput x[J]\nstate h = 0, r = 1\n"
+            "h, r = fold[J](h[t-1], r[t-1], a, b -> e = a * b, e + x, b - e)\n"
+            "u, v = scan[J](h, r, a, b -> a + b, a * x)\noutput u\noutput w = v\n")
+    given = _tensors(x=(1, 2, 2))
+    found, _ = judge(text, given, {"B": 1, "T": 2, "J": 2})
+    h, r = torch.tensor(0.0).double(), torch.tensor(1.0).double()
+    for t, x in enumerate(given["x"][0]):
+        for j in range(2):
+            h, r = h * r + x[j], r - h * r
+        a, b = h, r
+        for j in range(2):
+            a, b = a + b, a * x[j]
+            assert torch.allclose(found["u"][0, t, j], a) and torch.allclose(found["w"][0, t, j], b)
+    assert torch.allclose(found["h_T"][0], h) and torch.allclose(found["r_T"][0], r)
+
+
 def test_both_directions_and_a_fold() -> None:
     text = ("spec f\ndim J = 2\nscan both\ninput x[J]\nparam a\nstate h = 0\nh = fold[J](h[t-1], R -> max(a * R, x))\n"
             "output h\noutput c = sum[J](index[J] * x)\n")

@@ -190,6 +190,15 @@ def several(w: Writer) -> list[Expr]:
     w.features.add("fold of several values")
     h = state(w, "h", dims)
     a, x = w.input((*dims, j), "in [0, 1]"), w.input((*dims, j))
+    if w.chance(40):
+        w.features.add("fold of several names")
+        r = state(w, "r", dims)
+        fold = w.pick((
+            f"fold[{j}](A = {past(w, h)}, R = {past(w, r)}, A, R -> e = {a} * R, 0.5 * A + e, tanh(R + {x} - e))",
+            f"fold[{j}]({past(w, h)}, {past(w, r)}, A, R -> {a} * A + 0.1 * R, 0.5 * R + {x})",
+        ))
+        w.lines.append(f"{h}, {r} = {fold}")
+        return [(h, frozenset(dims)), (r, frozenset(dims))]
     start = w.pick(("0", f"0.5 * {h}[t-1]", w.input(dims)))
     update(w, h, w.pick((
         f"fold[{j}]({h}[t-1], {start}, A, R -> 0.5 * A + {x} * R, tanh({a} * R + A))",
