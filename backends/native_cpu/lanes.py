@@ -245,12 +245,12 @@ def _fits(program: Program) -> bool:
     decls = [*program.inputs.values(), *program.states.values(), *program.output_decls.values()]
     if any(d.dims for d in decls) or any(d.plays != "input" for d in program.inputs.values()) or not program.inputs:
         return False
-    return program.direction == "forward" and len(program.states) <= FEW
+    return program.direction != "both" and len(program.states) <= FEW
 
 
 def _cut(program: Program, roots: Iterable[Node]) -> Pieces | None:
     """How the program is cut in pieces that lanes can run."""
-    cut = pieces_of(program)
+    cut = pieces_of(replace(program, direction="forward"))  # in the order of the run
     if isinstance(cut, str) or cut.algebra != "sum" or cut.selects or not cut.links or (not cut.fixed and len(cut.links) > FEW):
         return None
     return cut if all(_plain(n) for n in topological([*roots, *cut.spans.updates.values()])) else None

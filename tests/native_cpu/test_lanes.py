@@ -85,6 +85,25 @@ PARAMS = {"b": [0.3, -0.2, 0.5], "a": [-0.9, 0.3, -0.1], "k": 0.2, "w": 0.7}
 STEPS = 9001  # no multiple of the pieces
 
 
+ADVANTAGES = """spec advantages
+scan backward
+input r, v, done in [0, 1]
+param g init 0.9, l init 0.8
+state A = 0, after = 0
+kept = g * (1 - done)
+A = r + kept * after[t-1] - v + l * kept * A[t-1]
+after = v
+output A
+output returns = A + v
+"""
+
+
+def backwards(text: str) -> str:
+    """The spec as a scan from the last step back."""
+    head, rest = text.split("\n", 1)
+    return f"{head}\nscan backward\n{rest}"
+
+
 @pytest.fixture(scope="module", params=CASES)
 def case(request: pytest.FixtureRequest) -> tuple[Any, ByHand]:
     text, by_hand = CASES[request.param]
@@ -154,6 +173,45 @@ def test_gradients_are_those_of_the_loops(case: Any, bounds: list[int], reverse:
             loss = loss + (torch.stack(row) * w.reshape(-1)).sum() if row else loss
     wanted = torch.autograd.grad(loss, list(given.values()))
     torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-12)
+
+
+def test_a_backward_scan_is_the_scan_of_reversed_steps(case: Any) -> None:
+    """With all gradients, bit for bit; a call with `reverse` then runs forward."""
+    f, _ = case
+    back = seqc.compile(backwards(next(text for text, by_hand in CASES.values() if by_hand is case[1])), "cpu")
+    assert "lanes_forward::run_lanes" in back.source and "lanes_backward::run_lanes" in back.source
+    found = []
+    for run, reverse in ((f, True), (back, False), (f, False), (back, True)):
+        given = {n: x.requires_grad_() for n, x in arguments(f, 2, 2, STEPS).items()}
+        r = run(**given, reverse=reverse)
+        weights = [torch.cos(torch.arange(y.numel(), dtype=y.dtype)).view(y.shape) for y in r]
+        found.append([*r, *torch.autograd.grad(list(r), list(given.values()), weights)])
+    for one, other in ((0, 1), (2, 3)):
+        for x, y in zip(found[one], found[other], strict=True):
+            assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_advantages_are_the_loop(rows: int) -> None:
+    """A backward scan of two states, one of which is an input a step before; a batch; gradients of two parameters."""
+    f = seqc.compile(ADVANTAGES, "cpu")
+    assert "lanes_forward::run_lanes" in f.source and "lanes_backward::run_lanes" in f.source
+    make, steps = torch.Generator().manual_seed(rows), 4099
+    given = [torch.rand(rows, steps, generator=make, dtype=torch.float64).requires_grad_() for _ in range(3)]
+    given += [torch.tensor(x, dtype=torch.float64).requires_grad_() for x in (0.9, 0.8)]
+    given += [torch.rand(rows, generator=make, dtype=torch.float64).requires_grad_() for _ in range(2)]
+    r, v, done, g, l, A, after = given
+    column: list[torch.Tensor] = []
+    for t in reversed(range(steps)):
+        A = r[:, t] + g * (1 - done[:, t]) * after - v[:, t] + l * g * (1 - done[:, t]) * A
+        after = v[:, t]
+        column.insert(0, A)
+    wanted = [torch.stack(column, 1), torch.stack(column, 1) + v, A, after]
+    found = [*f(*given[:5], A_0=given[5], after_0=given[6])]
+    weights = [torch.sin(torch.arange(y.numel(), dtype=y.dtype)).view(y.shape) for y in found]
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    got = torch.autograd.grad(found, given, weights)
+    torch.testing.assert_close(got, torch.autograd.grad(wanted, given, weights), rtol=1e-11, atol=1e-11)
 
 
 def test_a_pack_is_its_sequences(case: Any) -> None:
