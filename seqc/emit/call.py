@@ -95,10 +95,9 @@ def _body(sig: Signature, time: bool, ahead: Sequence[str] = ()) -> list[str]:
             either([f"{name}.dtype not in _FLOATS" for name in own], 4),
             lay("raise _dtype_error(", [f"{name}={name}" for name in own], ")", 8),
         ]
-    operator = "run" if time else "step"
-    arguments = [f"_OPS.{operator}.default", *sig.arguments, *(("cu_seqlens", "reverse") if time else ())]
     if time:
-        return [*lines, lay(f"return {sig.class_name}Result(*_call(", arguments, "))", 4)]
+        return [*lines, lay(f"return {sig.class_name}Result(*_call_run(", [*sig.arguments, "cu_seqlens", "reverse"], "))", 4)]
+    arguments = ["_OPS.step.default", *sig.arguments]
     called = lay(f"_result = {sig.class_name}Result(*_call(", arguments, "))", 4)
     if sig.writes:
         called = "\n".join([

@@ -1,9 +1,12 @@
 """What a person meets: shapes refused by name, results by name, steps equal to runs, the Module."""
 
+from contextlib import nullcontext
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.emit.data import cell_data, decay_data
 
@@ -70,3 +73,58 @@ def test_module_without_parameters(decay: ModuleType) -> None:
     assert not list(layer.parameters())
     x, g, h_0 = decay_data(4)
     assert torch.equal(layer(x, g, h_0=h_0).y, decay.decay(x, g, h_0=h_0).y)
+
+
+class Seen(TorchDispatchMode):
+    """The names of the operators that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(function.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+class Own(torch.Tensor):
+    """A tensor of a class of the caller's."""
+
+
+def test_a_call_past_the_dispatcher_is_the_operators(cell: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit; whoever watches operators sees them, and what is no ordinary tensor is given to them."""
+    given = cell_data(5)
+    weight = torch.cos(torch.arange(given[0].numel(), dtype=torch.float64)).view(given[0].shape)
+
+    def both(watched: Any, *arguments: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x, R, f, s, h_0, c_0 = arguments
+        with watched:
+            y = cell.cell(x, R, f, s, h_0=h_0, c_0=c_0).y
+            return y, *torch.autograd.grad(y, given, weight)
+
+    def bent(*_: Any) -> None:
+        raise AssertionError("an operator was called")
+
+    seen = Seen()
+    wanted = both(seen, *given)
+    assert "forward.default" in seen.names and "backward.default" in seen.names
+    with monkeypatch.context() as patch:
+        patch.setattr(cell, "_call", bent)
+        patch.setattr(cell, "_backward_below", bent)
+        found = both(nullcontext(), *given)
+        for watched in (torch.profiler.profile(), torch.overrides.BaseTorchFunctionMode()):
+            with pytest.raises(AssertionError, match="an operator was called"):
+                both(watched, *given)
+    assert all(map(torch.equal, found, wanted))
+    negative = torch._neg_view(-given[0])
+    assert negative.is_neg() and all(map(torch.equal, both(nullcontext(), negative, *given[1:]), wanted))
+    own = both(nullcontext(), given[0].as_subclass(Own), *given[1:])
+    assert type(own[0]) is Own and all(map(torch.equal, own, wanted))
+
+
+@pytest.mark.parametrize("turned", [lambda d: torch._neg_view(-d), lambda d: d.as_subclass(Own)])
+def test_a_cotangent_is_no_ordinary_tensor(decay: ModuleType, turned: Any) -> None:
+    x, g, h_0 = decay_data(4)
+    weight = torch.cos(torch.arange(x.numel(), dtype=torch.float64)).view(x.shape)
+    found = [torch.autograd.grad(decay.decay(x, g, h_0=h_0).y, (x, g, h_0), d) for d in (weight, turned(weight))]
+    assert all(map(torch.equal, *found))
