@@ -200,10 +200,10 @@ def test_advantages_are_the_loop(rows: int) -> None:
     given = [torch.rand(rows, steps, generator=make, dtype=torch.float64).requires_grad_() for _ in range(3)]
     given += [torch.tensor(x, dtype=torch.float64).requires_grad_() for x in (0.9, 0.8)]
     given += [torch.rand(rows, generator=make, dtype=torch.float64).requires_grad_() for _ in range(2)]
-    r, v, done, g, l, A, after = given
+    r, v, done, g, fade, A, after = given
     column: list[torch.Tensor] = []
     for t in reversed(range(steps)):
-        A = r[:, t] + g * (1 - done[:, t]) * after - v[:, t] + l * g * (1 - done[:, t]) * A
+        A = r[:, t] + g * (1 - done[:, t]) * after - v[:, t] + fade * g * (1 - done[:, t]) * A
         after = v[:, t]
         column.insert(0, A)
     wanted = [torch.stack(column, 1), torch.stack(column, 1) + v, A, after]
