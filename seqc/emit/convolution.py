@@ -60,6 +60,7 @@ def text(sig: Signature) -> str:
         "stacked": "_stacked" if system.beside else "list",
         "given": f"_unstacked(states, empty[{len(sig.outputs)}:])" if system.beside else "states",
         "ends": f"_unstacked(ends, empty[{len(sig.outputs)}:])" if system.beside else "ends",
+        "apart": "()" if system.moved == system.read else "_STRUCK[2]",
         "links": sum(bool(how) for row in system.steps for how in row),
     }
     tables = [
@@ -149,24 +150,25 @@ def _convolved(inputs, starts, **params):
     inputs = [u.movedim(1, -1).contiguous().movedim(-1, 1) for u in inputs]  # as FFTs and sums over time read
     sizes, shapes = [u.shape[2:] for u in inputs], [x.shape[1:] for x in starts]
 
-    def run(steps, rows, states):  # answers to rows [P, dims] of inputs at the first step, or to states [P, dims]
-        count = len((rows or states)[0])
-        rows = rows or [starts[0].new_zeros(count, *size) for size in sizes]
-        states = states or [x.new_zeros(count, *x.shape[1:]) for x in starts]
-        still = [x.new_zeros(count, steps - 1, *x.shape[1:]) for x in rows]
+    def run(steps, rows, states):  # answers to rows [P, dims] of inputs at the first step, and to states [P, dims]
+        still = [x.new_zeros(len(x), steps - 1, *x.shape[1:]) for x in rows]
         pair = [(x[:, None], s) for x, s in zip(rows, still, strict=True)]
         taken = [torch.cat((s, x) if {flipped} else (x, s), 1) for x, s in pair]
         result = {itself}(**dict(zip({inputs}, taken)), **params, **dict(zip({starts}, {given})))
         return [o.flip(1) if {flipped} else o for o in result[:{outputs}]], {stacked}(result[{outputs}:])
 
-    units, moved = _impulses(shapes, _STRUCK[1], starts[0])
-    steppers = _maps(run(1, None, units)[1], moved, shapes, _STRUCK[1])
-    places, read = _impulses(shapes, _STRUCK[2], starts[0])
-    readers = _maps([o[:, 0] for o in run(1, None, places)[0]], read, shapes, _STRUCK[2])
-    units, struck = _impulses(sizes, _STRUCK[0], starts[0])
-    first, batch = min({lag} + 1, steps), len(inputs[0])
-    answers = [run(count + 1, units, None) for count in range(first)]
-    rounds, few = max(1, (steps - 1).bit_length()), sum(struck) + given * batch
+    own, mixed = len(sizes), [*_STRUCK[0], *_STRUCK[1], *{apart}]
+    units, counts = _impulses([*sizes, *shapes, *shapes][: len(mixed)], mixed, starts[0])
+    struck, moved, read = counts[:own], counts[own : own + len(shapes)], counts[-len(shapes) :]
+    marked = [units[own + j :: len(shapes)] for j in range(len(shapes))]
+    states = [sum(x[1:], x[0]) for x in marked]
+    told, after = run(1, units[:own], states)  # of all impulses at once: inputs, states in steps, states as they are read
+    few, first, batch = sum(struck), min({lag} + 1, steps), len(inputs[0])
+    steppers = _maps([x[few : few + sum(moved)] for x in after], moved, shapes, _STRUCK[1])
+    readers = _maps([o[len(o) - sum(read) :, 0] for o in told], read, shapes, _STRUCK[2])
+    units, still = [x[:few] for x in units[:own]], [x.new_zeros(few, *x.shape[1:]) for x in starts]
+    answers = [([o[:few] for o in told], [x[:few] for x in after]), *[run(count, units, still) for count in range(2, first + 1)]]
+    rounds, few = max(1, (steps - 1).bit_length()), few + given * batch
     many = batch + sum([x.numel() for row in readers for x in row]) // max(1, sum([n.numel() for n in shapes]))
     inner = min(rounds, (rounds + (many // few).bit_length()) // 2)  # steps 0, 1, .. 2^inner - 1 of the blocks
     squares = _squares(steppers, shapes, rounds)
@@ -191,14 +193,9 @@ def _convolved(inputs, starts, **params):
 def _impulses(shapes, mixed, like):
     """For each array in turn a one at each place of its mixed axes, everywhere along the others; how many rows each takes."""
     counts = [math.prod([shape[i] for i in axes]) for shape, axes in zip(shapes, mixed, strict=True)]
-    rows, at = [], 0
-    for shape, axes, count in zip(shapes, mixed, counts, strict=True):
-        ones = torch.eye(count, dtype=like.dtype, device=like.device)
-        ones = ones.reshape(count, *[n if i in axes else 1 for i, n in enumerate(shape)]).expand(count, *shape)
-        before, behind = like.new_zeros(at, *shape), like.new_zeros(sum(counts) - at - count, *shape)
-        rows.append(torch.cat([before, ones, behind]))
-        at += count
-    return rows, counts
+    ones = torch.eye(sum(counts), dtype=like.dtype, device=like.device).split(counts, 1)
+    sizes = [[n if i in axes else 1 for i, n in enumerate(shape)] for shape, axes in zip(shapes, mixed, strict=True)]
+    return [x.reshape(-1, *n).expand(-1, *shape) for x, n, shape in zip(ones, sizes, shapes, strict=True)], counts
 
 
 def _maps(results, counts, shapes, mixed):
