@@ -119,8 +119,8 @@ def _sum(source: tuple[str, ...], result: tuple[str, ...], free: Sequence[str], 
 def _back(
     before: tuple[str, ...], state: tuple[str, ...], output: tuple[str, ...], stepping: Sequence[str], whole: Sequence[str]
 ) -> str:
-    """How a map of a step [places of one state, dims of another], and what an output reads of the other [places, blocks `G`,
-    dims of the output], make what it reads of the one a step before; "" where it reads nothing this way.
+    """How what an output reads of a state [blocks `G`, dims of the output, places], and a map of a step [places of another
+    state, dims of the first], make what it reads of the other a step before; "" where it reads nothing this way.
     """
     if any(d in stepping and d not in state for d in before) or any(d in whole and d not in output for d in state):
         return ""
@@ -131,7 +131,7 @@ def _back(
     result = "".join(made.values())
     step = "".join(one[d] for d in before if d not in stepping) + "".join(own.values())
     read = "".join(own[d] for d in state if d not in whole)
-    return f"{step},{read}G{result}->{''.join(one[d] for d in before if d not in whole)}G{result}"
+    return f"G{result}{read},{step}->G{result}{''.join(one[d] for d in before if d not in whole)}"
 
 
 @dataclass(frozen=True)

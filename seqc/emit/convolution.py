@@ -167,13 +167,15 @@ def _convolved(inputs, starts, **params):
     steppers = _maps([x[few : few + sum(moved)] for x in after], moved, shapes, _STRUCK[1])
     readers = _maps([o[len(o) - sum(read) :, 0] for o in told], read, shapes, _STRUCK[2])
     units, still = [x[:few] for x in units[:own]], [x.new_zeros(few, *x.shape[1:]) for x in starts]
-    answers = [([o[:few] for o in told], [x[:few] for x in after]), *[run(count, units, still) for count in range(2, first + 1)]]
+    answers = [([o[:few] for o in told], [x[:few] for x in after])]
+    answers += [run(count, units, still) for count in range(2, first + 1)]
     rounds, few = max(1, (steps - 1).bit_length()), few + given * batch
     many = batch + sum([x.numel() for row in readers for x in row]) // max(1, sum([n.numel() for n in shapes]))
     inner = min(rounds, (rounds + (many // few).bit_length()) // 2)  # steps 0, 1, .. 2^inner - 1 of the blocks
-    squares = _squares(steppers, shapes, rounds)
+    blocks = -(-steps >> inner)
+    squares = _squares(steppers, shapes, inner + max(1, (blocks - 1).bit_length() - 2))  # at most 8 joined blocks are left
     outer, shaped = squares[inner:], [o.shape[2:] for o in empty[:{outputs}]]
-    readers = _read_back(outer, readers, shaped, -(-steps >> inner))
+    readers = _read_back(outer, readers, shaped, blocks)
     after = _powers(squares[:inner], answers[-1][1])
     told = [y[:, : steps - first] for y in _told(readers, after, shaped)]
     outputs = _heard([torch.cat([o, y], 1) for o, y in zip(answers[-1][0], told, strict=True)], struck, inputs, sizes)
@@ -259,20 +261,24 @@ def _cut(rows, span):
 
 
 def _joined(squares, parts, batch):
-    """States [B, dims] from what each block adds, [B * blocks, dims]."""
+    """States [B, dims] from what each block adds, [B * blocks, dims]: neighbours are joined, then all are added in turn."""
     shapes = [x.shape[1:] for x in parts]
     rows = [x.reshape(batch, -1, *x.shape[1:]).flip(1) for x in parts]  # the last block first
-    for maps in squares:
+    for maps in squares[:-1]:
         pairs = zip([x[:, ::2] for x in rows], _mapped(maps, _CARRIED, [x[:, 1::2] for x in rows], shapes), strict=True)
         rows = [torch.cat([x[:, : y.shape[1]] + y, x[:, y.shape[1] :]], 1) for x, y in pairs]
-    return [x[:, 0] for x in rows]
+    ends = [x[:, -1:] for x in rows]
+    for i in range(rows[0].shape[1] - 2, -1, -1):
+        moved = _mapped(squares[-1], _CARRIED, ends, shapes)
+        ends = [x[:, i : i + 1] + y for x, y in zip(rows, moved, strict=True)]
+    return [x[:, 0] for x in ends]
 
 
 def _told(readers, states, shapes):
     """Outputs [P, blocks * steps, dims] of states [P, steps, dims], and of these so many blocks later."""
     made = []
     for row, words, shape in zip(readers, _READ, shapes, strict=True):
-        rows = [x.movedim(x.dim() - len(shape) - 1, 0) for x in row]
+        rows = [x.permute((0, *range(1 + len(shape), x.dim()), *range(1, 1 + len(shape)))) for x in row]
         hows = [how and f"G{{how}}".replace("->...", "->PGT").replace("...", "PT") for how in words]
         terms = [_sum(how, one, x) for how, one, x in zip(hows, rows, states, strict=True) if how]
         whole = sum(terms[1:], terms[0]) if terms else states[0].new_zeros(len(states[0]), 1, 1, *shape)
@@ -281,18 +287,25 @@ def _told(readers, states, shapes):
 
 
 def _read_back(squares, readers, shapes, count):
-    """Readers [places, blocks, dims of the output] of states, and of these 1, 2, .. times the steps of the first map later."""
+    """Readers [blocks, dims of the output, places] of states, and of these 1, 2, .. times the steps of the first map later.
+
+    readers: [places, dims of the output]. Places lie side by side, as matrix products read them fastest.
+    """
+
+    def before(maps, rows, words):  # what rows read, of the states so many steps before
+        terms = [[torch.einsum(how, rows[k], maps[k][j]) for k, how in enumerate(hows) if how] for j, hows in enumerate(words)]
+        return [sum(own[1:], own[0]) if own else torch.zeros_like(x) for own, x in zip(terms, rows, strict=True)]
+
     made = []
     for row, words, shape in zip(readers, _BACK, shapes, strict=True):
-        axis = -1 - len(shape)
-        rows = [x.unsqueeze(axis) for x in row]
-        for maps in squares:
-            later = []
-            for j, (x, hows) in enumerate(zip(rows, words, strict=True)):
-                terms = [torch.einsum(how, maps[k][j], rows[k]) for k, how in enumerate(hows) if how]
-                later.append(torch.cat([x, sum(terms[1:], terms[0]) if terms else torch.zeros_like(x)], axis))
-            rows = later
-        made.append([x.narrow(axis, 0, count) for x in rows])
+        counts = [x.dim() - len(shape) for x in row]
+        rows = [x.permute((*range(n, x.dim()), *range(n)))[None] for x, n in zip(row, counts, strict=True)]
+        for maps in squares[:-1]:
+            rows = [torch.cat(pair) for pair in zip(rows, before(maps, rows, words), strict=True)]
+        parts = [rows]
+        while len(parts) * len(rows[0]) < count:
+            parts.append(before(squares[-1], parts[-1], words))
+        made.append([torch.cat(x)[:count] for x in zip(*parts, strict=True)])
     return made
 
 
