@@ -20,6 +20,7 @@ from functools import reduce
 
 from seqc.analysis.choices import any_of, steep_nodes
 from seqc.diagnostics import Unsupported
+from seqc.ir.block import free_dims
 from seqc.ir.graph import BATCH, COL, ROW, Node, const, depends, leaves, node, renamed, topological, total
 from seqc.ir.graph import along as moves
 from seqc.ir.ops import TABLE
@@ -119,6 +120,7 @@ class _Choices:
     def __init__(self, roots: Iterable[Node]) -> None:
         roots = list(roots)
         self.steep = steep_nodes(roots)
+        self.apart = {*free_dims({str(i): root for i, root in enumerate(roots)}), BATCH, ROW, COL}
         self.by_data: dict[Node, bool] = {}
         for n in topological(roots):
             self._depends(n)
@@ -163,14 +165,14 @@ class _Choices:
 
     def _rows(self, arg: Node, chosen: Chosen, lost: tuple[str, ...]) -> Chosen:
         """What is left of selections that were applied before dims were mixed or summed: where none of a row is chosen, what
-        is zero meets no infinite slope below `arg`. Of sequences and steps no rows are made, and what says where a block or a
-        sequence ends selects what it stands before alone."""
+        is zero meets no infinite slope below `arg`. Of sequences, steps and dims that nothing mixes no rows are made, for each
+        may be a program's own; and what says where a block or a sequence ends selects what it stands before alone."""
         chosen = tuple(c for c in chosen if not any(x.text("kind") == "mask" for x in leaves([c])))
         if not chosen or not self.steep[arg]:
             return ()
         every = _both(chosen)
         over = tuple(x for x in every.dims if x in lost or x not in arg.dims)
-        return () if {BATCH, ROW, COL} & {*over} else (any_of(every, over),)
+        return () if self.apart & {*over} else (any_of(every, over),)
 
     def _factors_selected(self, n: Node, arg: Node, d: Node, part: Node, chosen: Chosen) -> Node:
         """`part`, selected before it is summed: an outer product stays one, its factors selected."""

@@ -216,7 +216,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ('return n.number("by") < 0 if n.op == "shift" else', 'return True if n.op == "shift" else')),
     *_step("seqc/frontend/values.py", "neighbours",
         ('any(leaf.text("kind") in ("input", "param") for', 'all(leaf.text("kind") != "cot" for')),
-    *_step("seqc/frontend/written_out.py", "transposed", ("stacked(dim, firsts)", "stacked(dim, firsts[::-1])")),
+    *_step("seqc/frontend/written_out.py", "transposed", ("else (stacked(dim, [*made])", "else (stacked(dim, [*made][::-1])")),
     *_step(CALLS, "transposed", ("_sub(_sub(Value(size(dim)), number(1.0))", "_sub(_sub(Value(size(dim)), number(2.0))")),
 )
 
