@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import seqc
+from seqc.emit.names import safe_name
 from seqc.frontend.elaborate import load
 from seqc.ir.program import Program
 from tests.fuzz.trial import Subject, Wish
@@ -33,10 +34,12 @@ from tests.literature.traces import TRACES
 Step = Callable[[Given, Given, Given], Made]
 STEPS = {step.__name__: step for step in (*MEMORIES, *CELLS, *DESCENTS, *SIGNALS, *LAYERS, *FILTERS, *TRACES, *SYSTEMS)}
 FOLDER = Path(__file__).parent / "specs"
-SOME = {"cpu": ("neural_queue", "deep_memory", "adpcm", "lorenz96", "cyfa", "spinn", "srukf", "lnn"),
+SOME = {"cpu": ("neural_queue", "deep_memory", "adpcm", "lorenz96", "cyfa", "spinn", "srukf", "lnn",
+                "hodgkin_huxley"),
         "triton": ("conv_lstm", "lmu", "imm_filter", "sos", "neural_queue", "deep_memory", "predictive_coding",
                    "boolean_net", "adpcm", "lorenz96", "fox", "infini", "all_pole_lattice", "lbfgs",
-                   "particle_filter", "student_changepoint", "cyfa", "hrr", "srukf", "capsules")}
+                   "particle_filter", "student_changepoint", "cyfa", "hrr", "srukf", "capsules",
+                   "hodgkin_huxley")}
 STARTS = {  # what a state is near to as a run begins
     "hodgkin_huxley": {"V": -60.0}, "izhikevich": {"v": -60.0, "u": -13.0}, "hsmm": {"a": 0.0},
 }
@@ -139,7 +142,8 @@ def test_kernels(backend: str, name: str) -> None:
     subject, dtype = Subject((FOLDER / f"{name}.seq").read_text(), Wish(backend)), torch.float32
     program, given = made(name, (6, 6), False)
     with np.errstate(all="ignore"):  # the interpreter divides 0 by 0 beyond the ends of tiles
-        agree(lambda x: looped(program, STEPS[name], x), lambda x: subject.function(**x)._asdict(), given, dtype)
+        agree(lambda x: looped(program, STEPS[name], x),
+              lambda x: subject.function(**{safe_name(n): y for n, y in x.items()})._asdict(), given, dtype)
 
 
 def test_every_spec_has_a_step() -> None:
