@@ -37,7 +37,7 @@ PREFACE = """# Machine code, and the model that reads it
 Written by `python -m benchmarks.gpu.code_table`; nothing here ran on a GPU. The kernels of flash-linear-attention and mamba-ssm
 were compiled by `python -m benchmarks.gpu.peer_code` with their own launches, at up to {tried} of the configurations that their
 tuning lists; the one of least modelled time is shown. Counts are instructions of the text, not executions. MMA: products of
-tensor cores; async: copies that are sent ahead.
+tensor cores; async: copies that are sent ahead. Times of ours are from machine code, but for the kernels that a shape names.
 """
 
 
