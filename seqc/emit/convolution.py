@@ -332,7 +332,7 @@ def _heard(kernels, counts, inputs, sizes):
     batch, steps = inputs[0].shape[:2]
     length = _length(2 * steps - 1)
     wide = length * max([n.numel() for n in sizes])
-    held = max(1, (1 << 18) // wide) if inputs[0].device.type == "cpu" else batch
+    held = max(1, (1 << 17) // wide) if inputs[0].device.type == "cpu" else batch
     parts = [_spectrum(kernel, length).split(counts) for kernel in kernels]
     made = [[] for _ in kernels]
     for rows in zip(*[u.split(held) for u in inputs], strict=True):
