@@ -138,7 +138,7 @@ def gla(
         raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = _to_carry("S_0", S_0, carry)
-    return GLAResult(*_call(_OPS.run.default, q, k, v, g, S_0, cu_seqlens, reverse))
+    return GLAResult(*_call_run(q, k, v, g, S_0, cu_seqlens, reverse))
 
 
 def gla_step(
@@ -1990,8 +1990,9 @@ class _Derivative(torch.autograd.Function):
     """gla with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
     @staticmethod
-    def forward(ctx, *arguments):
-        *results, saved = _below(_OPS.forward.default, *arguments)
+    def forward(ctx, forward, *arguments):
+        *results, saved = _below(forward, *arguments)
+        ctx.direct = forward is _forward
         _Derivative.keep(ctx, arguments, saved)
         return tuple(results)
 
@@ -2006,17 +2007,22 @@ class _Derivative(torch.autograd.Function):
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:6], list(kept[6:])
-        needs = ctx.needs_input_grad[:5]
-        gradients = _backward_below(*given, ctx.reverse, saved, list(needs), *cotangents[:2])
-        return *_at_asked(needs, gradients), None, None
+        needs = ctx.needs_input_grad[1:6]
+        arguments = *given, ctx.reverse, saved, list(needs), *cotangents[:2]
+        if ctx.direct and not torch.is_grad_enabled() and _unwatched(cotangents):
+            gradients = _below(_backward, *arguments)
+        else:
+            gradients = _backward_below(*arguments)
+        return None, *_at_asked(needs, gradients), None, None
 
 
 class _DerivativeAndSaved(torch.autograd.Function):
     """The same, which also gives what backward needs: `forward` where its arguments require a gradient."""
 
     @staticmethod
-    def forward(ctx, *arguments):
-        *results, saved = _below(_OPS.forward.default, *arguments)
+    def forward(ctx, forward, *arguments):
+        *results, saved = _below(forward, *arguments)
+        ctx.direct = False
         _Derivative.keep(ctx, arguments, saved)
         ctx.mark_non_differentiable(*saved)
         return *results, *saved
@@ -2117,12 +2123,44 @@ def _below(operator, *arguments):
             return operator(*arguments)
 
 
+def _plain_keys():
+    """What dispatches an ordinary tensor of a CPU, made in inference mode or not."""
+    keys = torch._C.DispatchKey
+    sets = [torch._C.DispatchKeySet(x) for x in (keys.CPU, keys.AutocastCPU, keys.AutogradCPU, keys.ADInplaceOrView)]
+    return frozenset(x.raw_repr() for x in (sets[0] | sets[1], sets[0] | sets[1] | sets[2] | sets[3]))
+
+
+_PLAIN_KEYS, _PLAIN_KINDS = _plain_keys(), frozenset((Tensor, torch.nn.Parameter))
+
+
+def _unwatched(tensors):
+    """Whether torch's dispatcher would do nothing but call the kernel: these are ordinary tensors of a CPU, or None, and no
+    mode, transform, trace or profiler looks at operators."""
+    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack() or forward_ad._current_level >= 0:
+        return False
+    if torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state() or torch._C._autograd._profiler_enabled():
+        return False
+    tensors = [x for x in tensors if x is not None]
+    if not _PLAIN_KINDS.issuperset(map(type, tensors)):
+        return False
+    return _PLAIN_KEYS.issuperset(map(torch._C.DispatchKeySet.raw_repr, map(torch._C._dispatch_keys, tensors)))
+
+
+def _call_run(*arguments):
+    """The results of `run` for a caller. A call whose gradient is recorded goes past torch's dispatcher, if nobody sees it."""
+    if torch.compiler.is_compiling() or type(arguments[-1]) is not bool or not _needs_gradient(arguments[:5]):
+        return _call(_OPS.run.default, *arguments)
+    if not _unwatched(arguments[:-1]):
+        return _call(_OPS.run.default, *arguments)
+    return _Derivative.apply(_forward, *arguments)
+
+
 def _differentiable_run(*arguments):
     tensors = arguments[:5]
     if _needs_plain(tensors):
         return _plain(*arguments)
     if _needs_gradient(tensors):
-        return list(_applied(_Derivative, *arguments))
+        return list(_applied(_Derivative, _OPS.forward.default, *arguments))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.run.default(*arguments)
 
@@ -2132,7 +2170,7 @@ def _differentiable_forward(*arguments):
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        results = _applied(_DerivativeAndSaved, *arguments)
+        results = _applied(_DerivativeAndSaved, _OPS.forward.default, *arguments)
         return *results[:2], list(results[2:])
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.forward.default(*arguments)
@@ -2215,10 +2253,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_28fe5675301e", 0
+    name, tries = "seqc_gla_0648e1d78d1f", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_28fe5675301e_{tries}"
+        name = f"seqc_gla_0648e1d78d1f_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

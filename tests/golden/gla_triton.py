@@ -27,10 +27,10 @@ How it is computed:
         S: decay over H, K kept as a logarithm in [-inf, 0] per step
         S: read over K: 4 anchored levels, every exponent <= 0
     in Triton:
-        chunkwise: 32 rows a block: modelled time 0.32 of the step form; scan form does not fit (a program could
+        chunkwise: 16 rows a block: modelled time 0.36 of the step form; scan form does not fit (a program could
             not hold its values)
         S: decay over H, K kept as a logarithm in [-inf, 0] per step
-        S: read over K: 5 anchored levels, every exponent <= 0
+        S: read over K: 4 anchored levels, every exponent <= 0
 
 Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
 
@@ -118,7 +118,7 @@ def gla(
         raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = _to_carry("S_0", S_0, carry)
-    return GLAResult(*_call(_OPS.run.default, q, k, v, g, S_0, cu_seqlens, reverse))
+    return GLAResult(*_call_run(q, k, v, g, S_0, cu_seqlens, reverse))
 
 
 def gla_step(
@@ -549,7 +549,7 @@ def dg_dk_dq_of_level(
 
 @_jit(do_not_specialize=['T', 'EVERY'])
 def gla_forward_kernel(
-    p_S_0, p_S_in, p_S_every, p_q_kept, p_v, p_A_kept, p_o, p_decay_kept, p_k_kept, p_S_T, p_cu_seqlens, T, EVERY,
+    p_S_0, p_S_in, p_S_every, p_q_kept, p_decay_kept, p_v, p_A_kept, p_o, p_k_kept, p_S_T, p_cu_seqlens, T, EVERY,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
     SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, SAVE: tl.constexpr,
     OUTPUTS: tl.constexpr,
@@ -595,27 +595,26 @@ def gla_forward_kernel(
             b_q_kept = tl.load(p_q_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
             b_sum = tl.dot(b_q_kept.to(DOT), b_S.to(DOT), input_precision=PRECISION)
             m_x = (tl.abs(b_v) < float("inf"))
-            b_x_1 = tl.max(tl.where(m_x, 0.0, b_x[:, None]), 0)
-            b_v_low = tl.where(m_x, b_v, 0.0)
+            m_x_1 = (tl.max(tl.where(m_x, 0.0, b_x[:, None]), 0)[None, :] >= b_x[:, None])
             b_A_kept = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
-            b_sum_1 = tl.dot(b_A_kept.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
-            b_x_2 = b_sum + tl.where((b_x_1[None, :] >= b_x[:, None]), float("nan"), b_sum_1)
+            b_x_1 = tl.where(m_x, b_v, 0.0)
+            b_x_low = tl.where(m_x_1, float("nan"), tl.dot(b_A_kept.to(DOT), b_x_1.to(DOT), input_precision=PRECISION))
             # output o = sum[K](q * S) / sqrt(K)
-            b_o = b_x_2 / SQRT_K
+            b_o = (b_sum + b_x_low) / SQRT_K
             tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
         at_nhk = ((first_block + i_n) * H + i_h) * K
         b_decay_kept = tl.load(p_decay_kept + at_nhk + o_k, mask=m_k, other=0.0).to(tl.float32)
-        b_x_3 = b_decay_kept[:, None] * b_S
+        b_x_2 = b_decay_kept[:, None] * b_S
         b_k_kept = tl.load(p_k_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
-        b_sum_2 = tl.dot(tl.trans(b_k_kept.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_sum_1 = tl.dot(tl.trans(b_k_kept.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
         # S = exp(g) * S[t-1] + k * v
-        b_S = b_x_3 + b_sum_2
+        b_S = b_x_2 + b_sum_1
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
 def gla_pairs_kernel(
-    p_g, p_decay_kept, p_q, p_q_kept, p_k, p_k_kept, p_A_kept, p_cu_seqlens, B, T, H: tl.constexpr,
+    p_g, p_decay_kept, p_q, p_q_kept, p_k, p_A_kept, p_k_kept, p_cu_seqlens, B, T, H: tl.constexpr,
     K: tl.constexpr, BK: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
     PRECISION: tl.constexpr, COLUMNS: tl.constexpr,
 ):
@@ -645,18 +644,18 @@ def gla_pairs_kernel(
     tl.store(p_q_kept + at_nhtk + o_nhtk, b_q * b_from_start, mask=m_k[None, :])
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_to_end = column_decay(b_log_decay, BT, True, True)
-    tl.store(p_k_kept + at_nhtk + o_nhtk, b_k_in * b_to_end, mask=m_k[None, :])
     b_sum = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
     b_A = tl.where(of_level(o_t, 1), b_sum, 0.0)
-    for i_l in tl.static_range(4):
-        b_A = A_of_level(b_A, b_log_decay, b_q, b_k_in, o_t, 16 >> i_l, DOT, PRECISION)
+    for i_l in tl.static_range(3):
+        b_A = A_of_level(b_A, b_log_decay, b_q, b_k_in, o_t, 8 >> i_l, DOT, PRECISION)
     m_pair = (o_t[:, None] == o_t[None, :])
     b_A_here = tl.where(m_pair, tl.sum(b_q * b_k_in, 1)[:, None], 0.0)
     b_A += b_A_here
     at_nhtt = ((i_s * H + i_h) * BT) * BT
     o_nhtt = o_t[:, None] * BT + o_t[None, :]
     tl.store(p_A_kept + at_nhtt + o_nhtt, b_A)
+    b_to_end = column_decay(b_log_decay, BT, True, True)
+    tl.store(p_k_kept + at_nhtk + o_nhtk, b_k_in * b_to_end, mask=m_k[None, :])
 
 
 @_jit(do_not_specialize=['B', 'T'])
@@ -795,7 +794,7 @@ def gla_gradients_V_kernel(
 
 @_jit(do_not_specialize=['B', 'T'])
 def gla_gradients_K_kernel(
-    p_g, p_d_S_out, p_S_in, p_v, p_k, p_d_o, p_q, p_d_q, p_d_g, p_d_k, p_cu_seqlens, B, T, H: tl.constexpr,
+    p_v, p_d_o, p_q, p_k, p_S_in, p_g, p_d_S_out, p_d_g, p_d_q, p_d_k, p_cu_seqlens, B, T, H: tl.constexpr,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -808,67 +807,67 @@ def gla_gradients_K_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    b_sum = tl.zeros((BK,), tl.float32)
+    b_sum = tl.zeros((BT, BT), tl.float32)
     b_sum_1 = tl.zeros((BT, BK), tl.float32)
-    b_sum_2 = tl.zeros((BT, BK), tl.float32)
-    b_sum_3 = tl.zeros((BT, BT), tl.float32)
-    at_nhkv = ((i_s * H + i_h) * K) * V
-    o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
-    m_k = (o_k < K) | (K % BK == 0)
+    b_sum_2 = tl.zeros((BK,), tl.float32)
+    b_sum_3 = tl.zeros((BT, BK), tl.float32)
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
     m_t = o_t < T - i_0
+    at_nhkv = ((i_s * H + i_h) * K) * V
+    o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
+    m_k = (o_k < K) | (K % BK == 0)
     for i_v in range(0, (V + BV - 1) // BV):
         o_v = i_v * BV + tl.arange(0, BV)
-        o_nhkv = o_k[:, None] * V + o_v[None, :]
-        m_v = (o_v < V) | (V % BV == 0)
-        m_kv = m_k[:, None] & m_v[None, :]
-        b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-        b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-        b_sum += tl.sum(b_S * b_dS, 1)
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        m_v = (o_v < V) | (V % BV == 0)
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_sum_1 += tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
         b_v_low = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
         b_x = b_do / SQRT_K
-        b_sum_2 += tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-        b_sum_3 += tl.dot(b_x.to(DOT), tl.trans(b_v_low.to(DOT)), input_precision=PRECISION)
+        b_sum += tl.dot(b_x.to(DOT), tl.trans(b_v_low.to(DOT)), input_precision=PRECISION)
+        o_nhkv = o_k[:, None] * V + o_v[None, :]
+        m_kv = m_k[:, None] & m_v[None, :]
+        b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+        b_sum_1 += tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+        b_sum_2 += tl.sum(b_S * b_dS, 1)
+        b_sum_3 += tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+    b_sum_4 = tl.sum(tl.where((o_t[:, None] == o_t[None, :]), b_sum, 0.0), 1)
     at_thk = ((first + STEP * i_0) * H + i_h) * K
     o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-    b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-    b_dg = (b_sum * tl.exp(tl.sum(b_log_decay, 0)))[None, :]
-    b_to_end = product_decay(b_log_decay, BT, True, True, DOT)
-    b_dk = b_sum_1 * b_to_end
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_dk = b_sum_4[:, None] * b_q
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_dg += product_cumsum(b_sum_1 * b_k_in * b_to_end, BT, False, True, DOT)
-    b_sum_4 = tl.sum(tl.where((o_t[:, None] == o_t[None, :]), b_sum_3, 0.0), 1)
+    b_dq = b_sum_4[:, None] * b_k_in
+    b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
     b_from_start = product_decay(b_log_decay, BT, False, False, DOT)
-    b_dq = b_sum_2 * b_from_start
-    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_dg += product_cumsum(b_sum_2 * b_q * b_from_start, BT, True, False, DOT)
-    b_dq += b_sum_4[:, None] * b_k_in
-    b_dk += b_sum_4[:, None] * b_q
-    b_sum_3_low = tl.where(of_level(o_t, 1), b_sum_3, 0.0)
-    b_sum_5 = tl.dot(b_sum_3_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+    b_dq += b_sum_1 * b_from_start
+    b_dg = product_cumsum(b_sum_1 * b_q * b_from_start, BT, True, False, DOT)
+    b_dg += (b_sum_2 * tl.exp(tl.sum(b_log_decay, 0)))[None, :]
+    b_to_end = product_decay(b_log_decay, BT, True, True, DOT)
+    b_dk += b_sum_3 * b_to_end
+    b_dg += product_cumsum(b_sum_3 * b_k_in * b_to_end, BT, False, True, DOT)
     b_exp_log_decay = tl.exp(b_log_decay)
-    b_sum_6 = tl.dot(tl.trans(b_sum_3_low.to(DOT)), (b_q * b_exp_log_decay).to(DOT), input_precision=PRECISION)
-    b_dk += b_sum_6
-    b_dq += b_sum_5 * b_exp_log_decay
-    b_dg += b_sum_5 * b_q * b_exp_log_decay
-    for i_l in tl.static_range(4):
+    b_sum_low = tl.where(of_level(o_t, 1), b_sum, 0.0)
+    b_sum_5 = tl.dot(tl.trans(b_sum_low.to(DOT)), (b_q * b_exp_log_decay).to(DOT), input_precision=PRECISION)
+    b_dk += b_sum_5
+    b_sum_6 = tl.dot(b_sum_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+    b_dq += b_sum_6 * b_exp_log_decay
+    b_dg += b_sum_6 * b_q * b_exp_log_decay
+    for i_l in tl.static_range(3):
         b_dg, b_dk, b_dq = dg_dk_dq_of_level(
-            b_dg, b_dk, b_dq, b_log_decay, b_k_in, b_sum_3, b_q, o_t, 16 >> i_l, DOT, PRECISION
+            b_dg, b_dk, b_dq, b_log_decay, b_k_in, b_sum, b_q, o_t, 8 >> i_l, DOT, PRECISION
         )
-    # gradient of q
-    m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_q + at_thk + o_thk, b_dq, mask=m_tk)
     # gradient of g
+    m_tk = m_t[:, None] & m_k[None, :]
     tl.store(p_d_g + at_thk + o_thk, tl.where(m_t[:, None], b_dg, 0.0), mask=m_tk)
+    # gradient of q
+    tl.store(p_d_q + at_thk + o_thk, b_dq, mask=m_tk)
     # gradient of k
     tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_dk, 0.0), mask=m_tk)
 
@@ -954,9 +953,9 @@ def gla_steps_kernel(
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, whether a program does one block
 # after the other, and launches: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (5, 798, 4672, True, 1),
-    "states": (5, 496, 4160, True, 1),
-    "outputs": (25, 6984, 5632, False, 1),
+    "forward": (5, 1416, 4480, True, 1),
+    "states": (12, 1228, 3136, True, 1),
+    "outputs": (32, 5540, 3712, False, 1),
 }
 
 
@@ -965,14 +964,14 @@ def _needs_triton(io, K, V):
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 128)
     return {
-        "forward": (32 * BK * io + 16 * BK * io, 512 * io + 32 * BK * 2 * io + 1024 * io),
-        "pairs": (32 * BK * 2 * io, 32 * BK * 3 * io),
-        "states": (512 * io + 32 * BK * io, 512 * io + 32 * BK * io),
-        "outputs": (512 * io + 16 * BK * io, 16 * BK * io + 32 * BK * io + 512 * io + 1024 * io),
-        "cotangents": (32 * BK * io + 512 * io, 32 * BK * io + 512 * io),
-        "gradients_V": (2048 * io + 64 * BK * io, 32 * BK * io + 64 * BK * io + 1024 * io + 2048 * io),
-        "gradients_K": (64 * BV * 2 * io, 64 * BV * 2 * io + 32 * BV * 2 * io + 2048 * 3 * io),
-        "again": (2048 * io + 32 * BK * io, 32 * BK * io + 2048 * io),
+        "forward": (16 * BK * io + 32 * BK * io, 512 * io + 16 * BK * 2 * io + 256 * io),
+        "pairs": (16 * BK * 2 * io, 16 * BK * 3 * io),
+        "states": (256 * io + 16 * BK * io, 256 * io + 16 * BK * io),
+        "outputs": (256 * io + 16 * BK * io, 16 * BK * 2 * io + 256 * 2 * io),
+        "cotangents": (16 * BK * io + 256 * io, 16 * BK * io + 256 * io),
+        "gradients_V": (1024 * io + 64 * BK * io, 16 * BK * io + 64 * BK * io + 256 * io + 1024 * io),
+        "gradients_K": (64 * BV * 2 * io, 16 * BV * 2 * io + 64 * BV * 2 * io + 1024 * 3 * io),
+        "again": (1024 * io + 16 * BK * io, 16 * BK * io + 1024 * io),
     }
 
 
@@ -1005,7 +1004,7 @@ def _ready_triton(x, K, V, alone=False):
     return _READY[key]
 
 
-_FEW_STEPS = 20  # so many steps, taken one by one, are modelled no slower than a block of 32
+_FEW_STEPS = 5  # so many steps, taken one by one, are modelled no slower than a block of 16
 
 
 def _steps_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
@@ -1021,7 +1020,7 @@ def _steps_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     gla_steps_kernel[(B * H * NV,)](
         S_0, q, g, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, SQRT_K=math.sqrt(K), STEP=STEP,
-        num_warps=2, num_stages=2, enable_fp_fusion=True,
+        num_warps=8, num_stages=1, enable_fp_fusion=True,
     )
     return o, S_T
 
@@ -1030,46 +1029,48 @@ def _run_triton(save, q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs and final states; and what the gradient needs, or None where the first argument says that none follows."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    B, NT, N_BLOCKS, empty, cu_seqlens = _extents(B, T, 32, cu_seqlens)
-    EVERY, _, N_KEPT = _spans(B, T, 32, H * -(-V // min(_pad(V, 16), 64)), enough=117, packed=cu_seqlens is not None)
+    B, NT, N_BLOCKS, empty, cu_seqlens = _extents(B, T, 16, cu_seqlens)
+    EVERY, _, N_KEPT = _spans(B, T, 16, H * -(-V // min(_pad(V, 16), 64)), enough=109, packed=cu_seqlens is not None)
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 16)
+    BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
     S_every = torch.empty((N_KEPT, H, K, V), dtype=torch.float32, device=q.device) if save else None
     o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
-    q_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
-    k_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
-    A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
+    q_kept = torch.empty((N_BLOCKS, H, 16, K), dtype=q.dtype, device=q.device)
+    A_kept = torch.empty((N_BLOCKS, H, 16, 16), dtype=q.dtype, device=q.device)
+    k_kept = torch.empty((N_BLOCKS, H, 16, K), dtype=q.dtype, device=q.device)
     gla_pairs_kernel[(N_BLOCKS * H,)](
-        g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+        g, decay_kept, q, q_kept, k, A_kept, k_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=16, STEP=STEP, DOT=DOT,
         PRECISION=PRECISION, COLUMNS=max(BK // 32, 1), num_warps=1, num_stages=1, enable_fp_fusion=True,
     )
     way = _way(
         _PACE, q, NT,
         {"forward": B * H * NV},
-        {"states": B * H * NV, "outputs": B * H * NV},
+        {"states": B * H * -(-V // min(_pad(V, 16), 16)), "outputs": B * H * -(-V // min(_pad(V, 16), 16))},
     )
     if way == 1:
+        BV = min(_pad(V, 16), 16)
+        NV = -(-V // BV)
         S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
         gla_forward_kernel[(B * H * NV,)](
-            S_0, S_in, S_every, None, v, None, None, decay_kept, k_kept, S_T, cu_seqlens, T, EVERY, H=H, K=K, V=V,
-            BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            SAVE=save and N_KEPT > 0, OUTPUTS=False, num_warps=4, num_stages=_stages("states", 3, q, K, V),
+            S_0, S_in, S_every, None, decay_kept, v, None, None, k_kept, S_T, cu_seqlens, T, EVERY, H=H, K=K, V=V,
+            BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            SAVE=save and N_KEPT > 0, OUTPUTS=False, num_warps=4, num_stages=_stages("states", 2, q, K, V),
             enable_fp_fusion=True,
         )
         gla_outputs_kernel[(N_BLOCKS * H * NV,)](
-            S_in, q_kept, v, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            S_in, q_kept, v, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=1, num_stages=1, enable_fp_fusion=True,
         )
     else:
         gla_forward_kernel[(B * H * NV,)](
-            S_0, None, S_every, q_kept, v, A_kept, o, decay_kept, k_kept, S_T, cu_seqlens, T, EVERY, H=H, K=K, V=V,
-            BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            SAVE=save and N_KEPT > 0, OUTPUTS=True, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
+            S_0, None, S_every, q_kept, decay_kept, v, A_kept, o, k_kept, S_T, cu_seqlens, T, EVERY, H=H, K=K, V=V,
+            BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            SAVE=save and N_KEPT > 0, OUTPUTS=True, num_warps=4, num_stages=_stages("forward", 2, q, K, V),
             enable_fp_fusion=True,
         )
     return o, S_T, S_every
@@ -1091,9 +1092,9 @@ def _backward_triton(q, k, v, g, S_0, S_every, d_o, d_S_T, *, cu_seqlens=None, r
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    B, _, N_BLOCKS, empty, cu_seqlens = _extents(B, T, 32, cu_seqlens)
+    B, _, N_BLOCKS, empty, cu_seqlens = _extents(B, T, 16, cu_seqlens)
     EVERY, N_SPANS, N_KEPT = _spans(
-        B, T, 32, H * -(-V // min(_pad(V, 16), 64)), enough=117, packed=cu_seqlens is not None
+        B, T, 16, H * -(-V // min(_pad(V, 16), 64)), enough=109, packed=cu_seqlens is not None
     )
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
@@ -1101,11 +1102,11 @@ def _backward_triton(q, k, v, g, S_0, S_every, d_o, d_S_T, *, cu_seqlens=None, r
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
-    q_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
-    k_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
-    A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
+    q_kept = torch.empty((N_BLOCKS, H, 16, K), dtype=q.dtype, device=q.device)
+    A_kept = torch.empty((N_BLOCKS, H, 16, 16), dtype=q.dtype, device=q.device)
+    k_kept = torch.empty((N_BLOCKS, H, 16, K), dtype=q.dtype, device=q.device)
     gla_pairs_kernel[(N_BLOCKS * H,)](
-        g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+        g, decay_kept, q, q_kept, k, A_kept, k_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=16, STEP=STEP, DOT=DOT,
         PRECISION=PRECISION, COLUMNS=max(BK // 32, 1), num_warps=1, num_stages=1, enable_fp_fusion=True,
     )
     BV = min(_pad(V, 16), 64)
@@ -1113,7 +1114,7 @@ def _backward_triton(q, k, v, g, S_0, S_every, d_o, d_S_T, *, cu_seqlens=None, r
     S_in = torch.empty((N_BLOCKS, H, K, V), dtype=_state_type(q.dtype), device=q.device)
     gla_again_kernel[(N_SPANS * H * NV,)](
         S_every if N_KEPT else S_0, decay_kept, k_kept, S_in, v, cu_seqlens, B, T, EVERY, H=H, K=K, V=V, BK=BK,
-        BV=BV, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+        BV=BV, BT=16, STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
         num_stages=_stages("again", 2, q, K, V), enable_fp_fusion=True,
     )
     BV = min(_pad(V, 16), 16)
@@ -1121,8 +1122,8 @@ def _backward_triton(q, k, v, g, S_0, S_every, d_o, d_S_T, *, cu_seqlens=None, r
     d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=_state_type(q.dtype), device=q.device)
     d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     gla_cotangents_kernel[(B * H * NV,)](
-        d_S_T, q_kept, decay_kept, d_S_out, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
-        SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=2,
+        d_S_T, q_kept, decay_kept, d_S_out, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
+        SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
         num_stages=_stages("cotangents", 2, q, K, V), enable_fp_fusion=True,
     )
     BV = min(_pad(V, 16), 64)
@@ -1130,7 +1131,7 @@ def _backward_triton(q, k, v, g, S_0, S_every, d_o, d_S_T, *, cu_seqlens=None, r
     if needs[2]:
         d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         gla_gradients_V_kernel[(N_BLOCKS * H * NV,)](
-            k_kept, d_S_out, A_kept, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            k_kept, d_S_out, A_kept, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
             SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
@@ -1138,12 +1139,12 @@ def _backward_triton(q, k, v, g, S_0, S_every, d_o, d_S_T, *, cu_seqlens=None, r
     NK = -(-K // BK)
     BV = min(_pad(V, 16), 128)
     if needs[0] or needs[1] or needs[3]:
-        d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
         d_g = empty((*q.shape[:2], H, K), dtype=g.dtype, device=q.device)
+        d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
         d_k = empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
         gla_gradients_K_kernel[(N_BLOCKS * H * NK,)](
-            g, d_S_out, S_in, v, k, d_o, q, d_q, d_g, d_k, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
-            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
+            v, d_o, q, k, S_in, g, d_S_out, d_g, d_q, d_k, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
+            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=2, num_stages=1,
             enable_fp_fusion=True,
         )
     return d_q if needs[0] else None, d_k if needs[1] else None, d_v if needs[2] else None, d_g if needs[3] else None, d_S_0
@@ -1678,8 +1679,8 @@ def _infer_torch(*tensors):
 def _saved_triton(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_every."""
     if packed:
-        return [((_spans(B, T, 32, H * -(-V // min(_pad(V, 16), 64)), enough=117, packed=True)[2], H, K, V), carry)]
-    return [((_spans(B, T, 32, H * -(-V // min(_pad(V, 16), 64)), enough=117, packed=False)[2], H, K, V), carry)]
+        return [((_spans(B, T, 16, H * -(-V // min(_pad(V, 16), 64)), enough=109, packed=True)[2], H, K, V), carry)]
+    return [((_spans(B, T, 16, H * -(-V // min(_pad(V, 16), 64)), enough=109, packed=False)[2], H, K, V), carry)]
 
 
 def _prepare_triton(carry, *tensors):
@@ -2080,8 +2081,9 @@ class _Derivative(torch.autograd.Function):
     """gla with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
     @staticmethod
-    def forward(ctx, *arguments):
-        *results, saved = _below(_OPS.forward.default, *arguments)
+    def forward(ctx, forward, *arguments):
+        *results, saved = _below(forward, *arguments)
+        ctx.direct = forward is _forward
         _Derivative.keep(ctx, arguments, saved)
         return tuple(results)
 
@@ -2096,17 +2098,22 @@ class _Derivative(torch.autograd.Function):
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:6], list(kept[6:])
-        needs = ctx.needs_input_grad[:5]
-        gradients = _backward_below(*given, ctx.reverse, saved, list(needs), *cotangents[:2])
-        return *_at_asked(needs, gradients), None, None
+        needs = ctx.needs_input_grad[1:6]
+        arguments = *given, ctx.reverse, saved, list(needs), *cotangents[:2]
+        if ctx.direct and not torch.is_grad_enabled() and _unwatched(cotangents):
+            gradients = _below(_backward, *arguments)
+        else:
+            gradients = _backward_below(*arguments)
+        return None, *_at_asked(needs, gradients), None, None
 
 
 class _DerivativeAndSaved(torch.autograd.Function):
     """The same, which also gives what backward needs: `forward` where its arguments require a gradient."""
 
     @staticmethod
-    def forward(ctx, *arguments):
-        *results, saved = _below(_OPS.forward.default, *arguments)
+    def forward(ctx, forward, *arguments):
+        *results, saved = _below(forward, *arguments)
+        ctx.direct = False
         _Derivative.keep(ctx, arguments, saved)
         ctx.mark_non_differentiable(*saved)
         return *results, *saved
@@ -2207,12 +2214,44 @@ def _below(operator, *arguments):
             return operator(*arguments)
 
 
+def _plain_keys():
+    """What dispatches an ordinary tensor of a CPU, made in inference mode or not."""
+    keys = torch._C.DispatchKey
+    sets = [torch._C.DispatchKeySet(x) for x in (keys.CPU, keys.AutocastCPU, keys.AutogradCPU, keys.ADInplaceOrView)]
+    return frozenset(x.raw_repr() for x in (sets[0] | sets[1], sets[0] | sets[1] | sets[2] | sets[3]))
+
+
+_PLAIN_KEYS, _PLAIN_KINDS = _plain_keys(), frozenset((Tensor, torch.nn.Parameter))
+
+
+def _unwatched(tensors):
+    """Whether torch's dispatcher would do nothing but call the kernel: these are ordinary tensors of a CPU, or None, and no
+    mode, transform, trace or profiler looks at operators."""
+    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack() or forward_ad._current_level >= 0:
+        return False
+    if torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state() or torch._C._autograd._profiler_enabled():
+        return False
+    tensors = [x for x in tensors if x is not None]
+    if not _PLAIN_KINDS.issuperset(map(type, tensors)):
+        return False
+    return _PLAIN_KEYS.issuperset(map(torch._C.DispatchKeySet.raw_repr, map(torch._C._dispatch_keys, tensors)))
+
+
+def _call_run(*arguments):
+    """The results of `run` for a caller. A call whose gradient is recorded goes past torch's dispatcher, if nobody sees it."""
+    if torch.compiler.is_compiling() or type(arguments[-1]) is not bool or not _needs_gradient(arguments[:5]):
+        return _call(_OPS.run.default, *arguments)
+    if not _unwatched(arguments[:-1]):
+        return _call(_OPS.run.default, *arguments)
+    return _Derivative.apply(_forward, *arguments)
+
+
 def _differentiable_run(*arguments):
     tensors = arguments[:5]
     if _needs_plain(tensors):
         return _plain(*arguments)
     if _needs_gradient(tensors):
-        return list(_applied(_Derivative, *arguments))
+        return list(_applied(_Derivative, _OPS.forward.default, *arguments))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.run.default(*arguments)
 
@@ -2222,7 +2261,7 @@ def _differentiable_forward(*arguments):
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        results = _applied(_DerivativeAndSaved, *arguments)
+        results = _applied(_DerivativeAndSaved, _OPS.forward.default, *arguments)
         return *results[:2], list(results[2:])
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.forward.default(*arguments)
@@ -2305,10 +2344,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_82661b25bdd6", 0
+    name, tries = "seqc_gla_35cbcef84bcb", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_82661b25bdd6_{tries}"
+        name = f"seqc_gla_35cbcef84bcb_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

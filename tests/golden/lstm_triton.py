@@ -158,7 +158,7 @@ def lstm(
         c_0 = _to_carry("c_0", c_0, carry)
     if R_i.dtype not in _FLOATS or R_f.dtype not in _FLOATS or R_z.dtype not in _FLOATS or R_o.dtype not in _FLOATS:
         raise _dtype_error(R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
-    return LSTMResult(*_call(_OPS.run.default, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, cu_seqlens, reverse))
+    return LSTMResult(*_call_run(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, cu_seqlens, reverse))
 
 
 def lstm_step(
@@ -1998,8 +1998,9 @@ class _Derivative(torch.autograd.Function):
     """lstm with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
     @staticmethod
-    def forward(ctx, *arguments):
-        *results, saved = _below(_OPS.forward.default, *arguments)
+    def forward(ctx, forward, *arguments):
+        *results, saved = _below(forward, *arguments)
+        ctx.direct = forward is _forward
         _Derivative.keep(ctx, arguments, saved)
         return tuple(results)
 
@@ -2014,17 +2015,22 @@ class _Derivative(torch.autograd.Function):
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:11], list(kept[11:])
-        needs = ctx.needs_input_grad[:10]
-        gradients = _backward_below(*given, ctx.reverse, saved, list(needs), *cotangents[:3])
-        return *_at_asked(needs, gradients), None, None
+        needs = ctx.needs_input_grad[1:11]
+        arguments = *given, ctx.reverse, saved, list(needs), *cotangents[:3]
+        if ctx.direct and not torch.is_grad_enabled() and _unwatched(cotangents):
+            gradients = _below(_backward, *arguments)
+        else:
+            gradients = _backward_below(*arguments)
+        return None, *_at_asked(needs, gradients), None, None
 
 
 class _DerivativeAndSaved(torch.autograd.Function):
     """The same, which also gives what backward needs: `forward` where its arguments require a gradient."""
 
     @staticmethod
-    def forward(ctx, *arguments):
-        *results, saved = _below(_OPS.forward.default, *arguments)
+    def forward(ctx, forward, *arguments):
+        *results, saved = _below(forward, *arguments)
+        ctx.direct = False
         _Derivative.keep(ctx, arguments, saved)
         ctx.mark_non_differentiable(*saved)
         return *results, *saved
@@ -2125,12 +2131,44 @@ def _below(operator, *arguments):
             return operator(*arguments)
 
 
+def _plain_keys():
+    """What dispatches an ordinary tensor of a CPU, made in inference mode or not."""
+    keys = torch._C.DispatchKey
+    sets = [torch._C.DispatchKeySet(x) for x in (keys.CPU, keys.AutocastCPU, keys.AutogradCPU, keys.ADInplaceOrView)]
+    return frozenset(x.raw_repr() for x in (sets[0] | sets[1], sets[0] | sets[1] | sets[2] | sets[3]))
+
+
+_PLAIN_KEYS, _PLAIN_KINDS = _plain_keys(), frozenset((Tensor, torch.nn.Parameter))
+
+
+def _unwatched(tensors):
+    """Whether torch's dispatcher would do nothing but call the kernel: these are ordinary tensors of a CPU, or None, and no
+    mode, transform, trace or profiler looks at operators."""
+    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack() or forward_ad._current_level >= 0:
+        return False
+    if torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state() or torch._C._autograd._profiler_enabled():
+        return False
+    tensors = [x for x in tensors if x is not None]
+    if not _PLAIN_KINDS.issuperset(map(type, tensors)):
+        return False
+    return _PLAIN_KEYS.issuperset(map(torch._C.DispatchKeySet.raw_repr, map(torch._C._dispatch_keys, tensors)))
+
+
+def _call_run(*arguments):
+    """The results of `run` for a caller. A call whose gradient is recorded goes past torch's dispatcher, if nobody sees it."""
+    if torch.compiler.is_compiling() or type(arguments[-1]) is not bool or not _needs_gradient(arguments[:10]):
+        return _call(_OPS.run.default, *arguments)
+    if not _unwatched(arguments[:-1]):
+        return _call(_OPS.run.default, *arguments)
+    return _Derivative.apply(_forward, *arguments)
+
+
 def _differentiable_run(*arguments):
     tensors = arguments[:10]
     if _needs_plain(tensors):
         return _plain(*arguments)
     if _needs_gradient(tensors):
-        return list(_applied(_Derivative, *arguments))
+        return list(_applied(_Derivative, _OPS.forward.default, *arguments))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.run.default(*arguments)
 
@@ -2140,7 +2178,7 @@ def _differentiable_forward(*arguments):
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        results = _applied(_DerivativeAndSaved, *arguments)
+        results = _applied(_DerivativeAndSaved, _OPS.forward.default, *arguments)
         return *results[:3], list(results[3:])
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.forward.default(*arguments)
@@ -2223,10 +2261,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_833727734730", 0
+    name, tries = "seqc_lstm_89810a6c0bb1", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_833727734730_{tries}"
+        name = f"seqc_lstm_89810a6c0bb1_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
