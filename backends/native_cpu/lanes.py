@@ -183,7 +183,7 @@ def lanes_back(plan: Plan) -> Lanes | None:
         names[n] = leaf("input", array, (BATCH,), back)
     graph = substitute(dict(plan.backward), names)
     found = _sums(program, graph)
-    if found is None:
+    if found is None or not arrays:
         return None
     updates = {x: graph.get(prev_key(x), const(0.0)) for x in states}
     inputs = {x: TensorDecl(x, "input", ()) for x in arrays}

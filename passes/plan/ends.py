@@ -9,7 +9,7 @@ where no output depends on n and peak, however many steps later. A call gives th
 takes no gradient of these runs nothing of them backward, and forward saves nothing for it (`seqc.driver.compose`).
 
 Needs: the step graph. Gives: stages in order, or None where no state is so, where the spec asks for Newton's method, where
-a state is slow, of two axes, where both would read matrices that are made once a call (one stage makes these), and where what
+a state is slow, of two axes, where both would have tables or read matrices that are made once a call, and where what
 had to be handed over beside the outputs costs more than these states save:
 2 * elements > operations of a step.
 """
@@ -30,6 +30,7 @@ from seqc.ir.plan import Plan, Rule, Stage
 from seqc.ir.program import Program
 from seqc.passes.plan.components import BLOCKS, Cut
 from seqc.passes.plan.outside_of_time import once
+from seqc.passes.plan.tables import tables
 
 BESIDE_OUTPUTS = 2.0**-10  # what it counts to hand over an output, beside another value
 
@@ -46,7 +47,9 @@ def ends(classify: Callable[[Program], tuple[Component, ...]]) -> Rule:
             return None
         kept, own = ([name for name in program.states if (name in lost) == late] for late in (False, True))
         stages = Cut(stage, [(False, tuple(kept)), (False, tuple(own))], taken, BESIDE_OUTPUTS).stages()
-        if stages is None or not _pays(program, *stages) or all(once(one, taken) for one in stages):
+        if stages is None or not _pays(program, *stages):
+            return None
+        if any(all(has(one) for one in stages) for has in (lambda x: once(x, taken), lambda x: tables(x.program))):
             return None
         blocks = {name for c in classify(program) if c.kind in BLOCKS for name in c.states}
         return Plan(program, tuple(_formed(one, stages, blocks) for one in stages), (_reason(program, *stages),))

@@ -259,11 +259,13 @@ _PLAIN_KEYS, _PLAIN_KINDS = _plain_keys(), frozenset((Tensor, torch.nn.Parameter
 
 
 def _unwatched(tensors):
-    """Whether torch's dispatcher would do nothing but call the kernel: these are ordinary tensors of a CPU, or None, and no
-    mode, transform, trace or profiler looks at operators."""
+    """Whether torch's dispatcher would do nothing but call the kernel: these are ordinary tensors of a CPU, or None,
+    and no mode, transform, trace or profiler looks at operators."""
     if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack() or forward_ad._current_level >= 0:
         return False
-    if torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state() or torch._C._autograd._profiler_enabled():
+    if torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state():
+        return False
+    if torch._C._autograd._profiler_enabled():
         return False
     tensors = [x for x in tensors if x is not None]
     if not _PLAIN_KINDS.issuperset(map(type, tensors)):
@@ -272,7 +274,7 @@ def _unwatched(tensors):
 
 
 def _call_run(*arguments):
-    """The results of `run` for a caller. A call whose gradient is recorded goes past torch's dispatcher, if nobody sees it."""
+    """The results of `run` for a caller; past torch's dispatcher where a gradient is recorded and nobody looks."""
     if torch.compiler.is_compiling() or type(arguments[-1]) is not bool or not _needs_gradient(arguments[:{count}]):
         return _call(_OPS.run.default, *arguments)
     if not _unwatched(arguments[:-1]):

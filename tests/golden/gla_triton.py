@@ -2225,11 +2225,13 @@ _PLAIN_KEYS, _PLAIN_KINDS = _plain_keys(), frozenset((Tensor, torch.nn.Parameter
 
 
 def _unwatched(tensors):
-    """Whether torch's dispatcher would do nothing but call the kernel: these are ordinary tensors of a CPU, or None, and no
-    mode, transform, trace or profiler looks at operators."""
+    """Whether torch's dispatcher would do nothing but call the kernel: these are ordinary tensors of a CPU, or None,
+    and no mode, transform, trace or profiler looks at operators."""
     if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack() or forward_ad._current_level >= 0:
         return False
-    if torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state() or torch._C._autograd._profiler_enabled():
+    if torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state():
+        return False
+    if torch._C._autograd._profiler_enabled():
         return False
     tensors = [x for x in tensors if x is not None]
     if not _PLAIN_KINDS.issuperset(map(type, tensors)):
@@ -2238,7 +2240,7 @@ def _unwatched(tensors):
 
 
 def _call_run(*arguments):
-    """The results of `run` for a caller. A call whose gradient is recorded goes past torch's dispatcher, if nobody sees it."""
+    """The results of `run` for a caller; past torch's dispatcher where a gradient is recorded and nobody looks."""
     if torch.compiler.is_compiling() or type(arguments[-1]) is not bool or not _needs_gradient(arguments[:5]):
         return _call(_OPS.run.default, *arguments)
     if not _unwatched(arguments[:-1]):
@@ -2344,10 +2346,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_35cbcef84bcb", 0
+    name, tries = "seqc_gla_86ca2a8a2bf2", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_35cbcef84bcb_{tries}"
+        name = f"seqc_gla_86ca2a8a2bf2_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
