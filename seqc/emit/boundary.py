@@ -8,7 +8,7 @@ that several files, versions of a file and imports of one file live in one proce
 from __future__ import annotations
 
 from seqc.emit.derivatives import autograd_text, plain_text
-from seqc.emit.ends import leaving_ends
+from seqc.emit.ends import ends_fields
 from seqc.emit.moved import moved_fields, moved_text
 from seqc.emit.packs import bounds_text, sequences_text
 from seqc.emit.places import bound, leaving_places, places_text
@@ -158,7 +158,7 @@ def operators_text(sig: Signature) -> str:
         "\n".join(fake_run),
         _OPERATORS.format(**names),
         *([] if sig.no_plain else [_WATCHED.format(**names)]),
-        leaving_ends(sig, _BACKWARD.format(**names, watch="" if sig.no_plain else _WATCH)),
+        _BACKWARD.format(**names, **ends_fields(sig), watch="" if sig.no_plain else _WATCH),
         step_operator(sig, chosen_alone(sig, "step")),
         plain_text(sig),
         autograd_text(sig, names),
@@ -332,12 +332,12 @@ _WATCH = """    if _spoilt(gradients, cotangents):
 
 _BACKWARD = '''
 def _filled(cotangents, carry, *arguments):
-    """The cotangents, with zeros for those that are not there."""
+    """The cotangents, with zeros for those that are not there{told}."""
     outputs, states = cotangents[:{outputs}], cotangents[{outputs}:]
     if any(d is None for d in outputs):
         outputs = [z if d is None else d for d, z in zip(outputs, _fake_run(*arguments))]
     starts = zip(states, arguments[{given}:{count}], strict=True)
-    return [*outputs, *(torch.zeros_like(s, dtype=carry) if d is None else d for d, s in starts)]
+{filled}
 
 
 @_autocast_off
@@ -360,8 +360,8 @@ def _backward(*arguments):
     if 0 in x.shape[:2]:
         final = zip(tensors[{given}:], whole[{outputs}:], strict=True)
         gradients = [torch.zeros_like(x) for x in {picked}tensors{picked_end}[:{before}]]
-        return _asked(needs, [*gradients, *(_copy(d, s.dtype) for s, d in final)])
-    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
+        return _asked(needs, [*gradients, *({end} for s, d in final)])
+    everything = *form.prepare(carry, *tensors), *saved, *{handed}
     gradients = _asked(needs, form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse, needs=needs))
 {watch}    return [_dense(d, x.dtype) for x, d in zip(_asked(needs, {picked}tensors{picked_end}), gradients, strict=True)]
 '''

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from seqc.emit.ends import leaving_ends_of_packs
+from seqc.emit.ends import ends_fields_of_packs
 from seqc.emit.moved import moved_fields
 from seqc.emit.signature import Signature
 from seqc.ir.arguments import Argument
@@ -35,7 +35,7 @@ def sequences_text(sig: Signature) -> str:
         "outputs": len(sig.outputs),
         "total": len(sig.results),
     }
-    return leaving_ends_of_packs(sig, _ONE_BY_ONE).format(**names).strip()
+    return _ONE_BY_ONE.format(**names, **ends_fields_of_packs(sig)).strip()
 
 
 def _kinds(rows: Iterable[Argument]) -> str:
@@ -131,13 +131,13 @@ def _turned(tensors, kinds, reverse):
 def _parts(tensors, kinds, i, steps):
     """What sequence i of a pack has of the tensors, as views."""
     views = {{"T": lambda x: x[:, steps], "B": lambda x: x[i : i + 1], "-": lambda x: x}}
-    return [views[kind](x) for x, kind in zip(tensors, kinds)]
+    return [{view} for x, kind in zip(tensors, kinds)]
 
 
 def _copies(tensors, kinds, part, reverse):
     """Sequence `part` of a pack, in memory of its own: a BLAS may round by the address at which an array begins."""
     own = zip(_parts(tensors, kinds, *part), kinds)
-    return _turned([x if kind == "-" else x.clone() for x, kind in own], kinds, reverse)
+    return _turned([x if {shared} else x.clone() for x, kind in own], kinds, reverse)
 
 
 def _each(cu_seqlens):
@@ -169,7 +169,7 @@ def _one_by_one(infer, forward, backward):
         if cu_seqlens is None:
             turned = _turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)
             return _turned(backward(*turned[0], *saved, *turned[1], needs=needs), {gradients}, reverse)
-        gradients = {zeros} + [d.clone() for d in cotangents[{outputs}:]]
+        gradients = {zeros}{starts}
         for part in _each(cu_seqlens):
             own = _copies(tensors, _ARGUMENTS, part, reverse)
             ends = _copies(cotangents, _RESULTS, part, reverse)
