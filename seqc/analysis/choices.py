@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from seqc.ir.graph import Node, leaves, node, topological
+from seqc.ir.graph import Node, node, topological
 from seqc.ir.ops import holds
 from seqc.ir.ops.elementwise import where
 
@@ -18,8 +18,9 @@ def any_of(chosen: Node, over: tuple[str, ...]) -> Node:
 
 def steep_nodes(roots: Iterable[Node]) -> dict[Node, bool]:
     """For each node, whether it or one below it may be infinite, or have an infinite slope, at finite leaves."""
-    steep: dict[Node, bool] = {}
+    steep, moved = dict[Node, bool](), dict[Node, bool]()
     for n in topological(roots):
+        moved[n] = n.op == "leaf" or any(moved[a] for a in n.args)
         own = holds(n, "steep") or (holds(n, "curved") and not holds(n, "finite"))
-        steep[n] = (own and bool(leaves([n]))) or any(steep[a] for a in n.args)
+        steep[n] = (own and moved[n]) or any(steep[a] for a in n.args)
     return steep

@@ -16,7 +16,7 @@ selection is no factor, it is carried along the branch (`Cotangent.chosen`) and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import reduce
+from functools import cached_property, reduce
 
 from seqc.analysis.choices import any_of, steep_nodes
 from seqc.diagnostics import Unsupported
@@ -118,12 +118,20 @@ class _Choices:
     what it hides lies in the same arrays as what it shows."""
 
     def __init__(self, roots: Iterable[Node]) -> None:
-        roots = list(roots)
-        self.steep = steep_nodes(roots)
-        self.apart = {*free_dims({str(i): root for i, root in enumerate(roots)}), BATCH, ROW, COL}
+        self.roots = list(roots)
         self.by_data: dict[Node, bool] = {}
-        for n in topological(roots):
+        for n in topological(self.roots):
             self._depends(n)
+
+    @cached_property
+    def steep(self) -> dict[Node, bool]:
+        """Which values may be infinite, or have an infinite slope."""
+        return steep_nodes(self.roots)
+
+    @cached_property
+    def apart(self) -> set[str]:
+        """The dims whose indices may be a program's own each."""
+        return {*free_dims({str(i): root for i, root in enumerate(self.roots)}), BATCH, ROW, COL}
 
     def _depends(self, n: Node) -> bool:
         """Whether n depends on more than positions and the ends of sequences."""
