@@ -19,17 +19,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from seqc.analysis.boundaries import counters
 from seqc.analysis.component import Component
 from seqc.analysis.cost import cost, volume
 from seqc.analysis.unread import unread
 from seqc.analysis.workload import nominal_sizes
 from seqc.ir.block import Reason
-from seqc.ir.graph import BATCH, leaves
+from seqc.ir.graph import BATCH
 from seqc.ir.plan import Plan, Rule, Stage
 from seqc.ir.program import Program
 from seqc.passes.plan.components import BLOCKS, Cut
 from seqc.passes.plan.outside_of_time import once
+from seqc.passes.plan.slower import slow_states
 from seqc.passes.plan.tables import tables
 
 BESIDE_OUTPUTS = 2.0**-10  # what it counts to hand over an output, beside another value
@@ -40,7 +40,7 @@ def ends(classify: Callable[[Program], tuple[Component, ...]]) -> Rule:
 
     def apart(stage: Stage, taken: frozenset[str]) -> Plan | None:
         program = stage.program
-        if program.direction == "both" or program.plane is not None or program.wishes.newton or _slow(program):
+        if program.direction == "both" or program.plane is not None or program.wishes.newton or slow_states(program):
             return None
         lost = unread(program)
         if not lost:
@@ -55,13 +55,6 @@ def ends(classify: Callable[[Program], tuple[Component, ...]]) -> Rule:
         return Plan(program, tuple(_formed(one, stages, blocks) for one in stages), (_reason(program, *stages),))
 
     return apart
-
-
-def _slow(program: Program) -> bool:
-    """Whether a state has a slower rate."""
-    clocks = {program.states[name].leaf() for name in counters(program)}
-    return any(n.op == "where" and n.args[2] is program.states[x].leaf() and clocks & set(leaves([n.args[0]])) for x, n in
-               program.updates.items())
 
 
 def _operations(program: Program) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from seqc.ir.graph import BATCH, Node, const, index, leaf, leaves, node, topological
+from seqc.ir.once import found_once
 from seqc.ir.ops.structure import shift, take
 from seqc.ir.program import Program
 from seqc.ir.windows import lags, window_of
@@ -38,6 +39,7 @@ class Line:
     newest: Node
 
 
+@found_once
 def lines_of(program: Program) -> dict[str, Line]:
     """The delay lines among the states, of values that no state makes before them: state -> line."""
     found: dict[str, Line] = {}
@@ -53,6 +55,7 @@ def lines_of(program: Program) -> dict[str, Line]:
     return found
 
 
+@found_once
 def lag_reads(program: Program) -> dict[Node, LagRead]:
     """The reads of a program at many lags; of a choice between the newest value and a line, the choice alone."""
     lines = {line.state: line for line in lines_of(program).values()}

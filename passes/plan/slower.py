@@ -31,7 +31,7 @@ FAST, CLOCK = "", "clock"
 def slower(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
     """See the file's docstring."""
     program = stage.program
-    slow = _slow(program)
+    slow = slow_states(program)
     if not slow or program.plane is not None or any(n.text("name") == INSIDE for n in leaves(program.graph.values(), "input")):
         return None
     apart = _apart(program, slow)
@@ -47,7 +47,7 @@ def slower(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
     return Plan(program, stages, tuple(reasons)) if stages else None
 
 
-def _slow(program: Program) -> dict[str, str]:
+def slow_states(program: Program) -> dict[str, str]:
     """The slow states, with what counts the steps of their groups."""
     due = {counter(period, name).due: name for name, period in counters(program).items()}
     found = {}

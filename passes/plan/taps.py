@@ -23,6 +23,7 @@ from seqc.analysis.workload import nominal_sizes
 from seqc.ir.block import Reason
 from seqc.ir.formula import spell
 from seqc.ir.graph import BATCH, Node, const, leaves, node, rebuild, topological, total
+from seqc.ir.once import found_once
 from seqc.ir.ops.structure import expanded
 from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import Program, TensorDecl, Wishes
@@ -74,6 +75,7 @@ def tap_weights(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | Non
     return made_once(replace(stage, program=program), taken, dict.fromkeys([*made, *dense(program)])) if made else None
 
 
+@found_once
 def apart(program: Program) -> Program:
     """The program in which sums over lags stand alone: `sum[L](a * x[t - index[L]] - b)` is a difference of two sums."""
     reads = lag_reads(program)
