@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from seqc.backends.native_cpu import loader
@@ -16,6 +17,7 @@ from seqc.backends.native_cpu.active import products_of_spikes
 from seqc.backends.native_cpu.direct import ENTRY
 from seqc.backends.native_cpu.lanes import lanes_back, lanes_of
 from seqc.backends.native_cpu.launch import launch_text, saved
+from seqc.backends.native_cpu.needed import needed
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.refusal import refused
@@ -50,11 +52,19 @@ def kernels(source: NativeSource, alone: bool = True, whole: bool = True) -> Ker
     entry = [] if source.plan.program.no_step else [_constant("ENTRY", ENTRY.strip("\n"))]
     runtime = (build, *common, _constant("RUNTIME", BEFORE), *entry)
     more = (("SEQC_KERNELS", "ALL"), *([("SEQC_ROWS", "8")] if source.plan.roles.blocked else []))
-    library = Library(source.text, tuple((d, f"SEQC_DIM_{ident(d)}") for d in source.dims), more)
+    library = Library(source.own, tuple((d, f"SEQC_DIM_{ident(d)}") for d in source.dims), more)
     return Kernels(
         text, saved(source), infer=not source.steps, float64=True, packs=True, direct=direct, imports=needed, runtime=runtime,
         libraries=(library,),
     )  # fmt: skip
+
+
+def finished(native: Kernels) -> Kernels:
+    """The CPU part of an emitted file, with what its kernels need of the C++ that all have, and nothing else of it."""
+    before = needed(BEFORE, "".join(one.text for one in native.libraries))
+    runtime = tuple(_constant("RUNTIME", before) if text == _constant("RUNTIME", BEFORE) else text for text in native.runtime)
+    libraries = tuple(replace(one, text=f"\n{before}{one.text}") for one in native.libraries)
+    return replace(native, runtime=runtime, libraries=libraries)
 
 
 def reasons(source: NativeSource) -> tuple[Reason, ...]:
@@ -109,4 +119,4 @@ def _constant(name: str, text: str) -> str:
     return f'_NATIVE_{name} = r"""\n{text}"""'
 
 
-__all__ = ["NativeSource", "emit", "kernels", "native_source", "prebuild", "reasons"]
+__all__ = ["NativeSource", "emit", "finished", "kernels", "native_source", "prebuild", "reasons"]

@@ -14,21 +14,24 @@ from seqc.ir.views import view
 
 COPIES = """
 namespace {
-constexpr Team alone{nullptr, 0, 1};
-
 ONCE void fill(real* p, i64 n, real x) {
   for (i64 i = 0; i < n; i += W) store<false>(p + i, x, n - i);
 }
 
 // Copies `rows` of `columns` numbers that are neighbours. Vectors of a row are W * apart numbers apart where they go to:
-// neighbours too (apart: 1), or in tiles. Each thread takes a part of the columns. Compiled once.
+// neighbours too (apart: 1), or in tiles. begin: the first column that is copied. Compiled once.
 ONCE void copy(
-    const Team& team, const real* from, i64 from_stride, real* to, i64 to_stride, i64 apart, i64 rows, i64 columns) {
-  const i64 all = chunks(columns), begin = W * team.from(all), end = std::min(columns, W * team.upto(all));
-  for (i64 j0 = begin; j0 < end; j0 += 8 * W)
+    const real* from, i64 from_stride, real* to, i64 to_stride, i64 apart, i64 rows, i64 columns, i64 begin = 0) {
+  for (i64 j0 = begin; j0 < columns; j0 += 8 * W)
     for (i64 i = 0; i < rows; ++i)
-      for (i64 j = j0; j < std::min(end, j0 + 8 * W); j += W)
-        store<false>(to + i * to_stride + j * apart, load<false>(from + i * from_stride + j, end - j), end - j);
+      for (i64 j = j0; j < std::min(columns, j0 + 8 * W); j += W)
+        store<false>(to + i * to_stride + j * apart, load<false>(from + i * from_stride + j, columns - j), columns - j);
+}
+// The same by a team: each thread takes a part of the columns.
+INLINE void copy_part(
+    const Team& team, const real* from, i64 from_stride, real* to, i64 to_stride, i64 apart, i64 rows, i64 columns) {
+  const i64 all = chunks(columns);
+  copy(from, from_stride, to, to_stride, apart, rows, std::min(columns, W * team.upto(all)), W * team.from(all));
 }
 }  // namespace
 """
@@ -37,7 +40,7 @@ ONCE void copy(
 def copied(nest: Nest, scene: Scene, team: str, plain: bool) -> list[str] | None:
     """The lines of a nest of copies; None if any item is not one. plain: whether those along the same axis are meant too, of
     which each thread of `team` takes a part. team: "" where a program is one thread's."""
-    found = [_copy(item, nest, scene, team or "alone", plain) for item in nest.items]
+    found = [_copy(item, nest, scene, team, plain) for item in nest.items]
     if not all(found):
         return None
     lines: list[str] = []
@@ -68,8 +71,9 @@ def _copy(item: Item, nest: Nest, scene: Scene, team: str, plain: bool) -> list[
         strides = [product(list(x.strides[inner])) if inner else "0" for x in (source, target)]
         index |= {inner: "0"} if inner else {}
         count, apart = f"m_{ident(inner)}" if inner else "1", product(list(target.strides[column]))
-        call = ", ".join((team, source.at(index), strides[0], target.at(index), strides[1], apart, count, f"m_{ident(column)}"))
-        return [*lines, f"{'  ' * len(outer)}copy({call});"]
+        places = source.at(index), strides[0], target.at(index), strides[1], apart, count, f"m_{ident(column)}"
+        call = f"copy_part({team}, {', '.join(places)});" if team else f"copy({', '.join(places)});"
+        return [*lines, f"{'  ' * len(outer)}{call}"]
     count = f"m_{ident(row)}"
     if target.tiled:
         lines.append(f"{'  ' * len(outer)}for (i64 at = 0; at < {count}; at += W)")

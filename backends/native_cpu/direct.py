@@ -173,15 +173,15 @@ extern "C" Object* seqc_direct(Object* self, Object* const* given, std::ptrdiff_
   thread_local std::unique_ptr<char[]> aside;  // new states, where several programs read the old ones
   thread_local i64 room = 0;
   i64 used = 0;
-  const auto moved = [&](i64 state) {
+  const auto overwritten = [&](i64 state) {
     return d.shared[state] && arrays[arguments + outputs + state] == arrays[arguments - states + state];
   };
-  for (i64 s = 0; s < states; ++s) used += moved(s) ? bytes[arguments - states + s] : 0;
+  for (i64 s = 0; s < states; ++s) used += overwritten(s) ? bytes[arguments - states + s] : 0;
   if (used > room) aside.reset(new (std::nothrow) char[used]), room = aside ? used : 0;
   if (used > room) return declined();
   used = 0;
   for (i64 s = 0; s < states; ++s) {
-    if (!moved(s)) continue;
+    if (!overwritten(s)) continue;
     arrays[arguments + outputs + s] = aside.get() + used;
     used += bytes[arguments - states + s];
   }

@@ -12,6 +12,7 @@ from seqc.backends.native_cpu.copies import COPIES
 from seqc.backends.native_cpu.direct import ENTRY
 from seqc.backends.native_cpu.forward import call_arrays, forward_arrays, forward_text, shifted_zeros
 from seqc.backends.native_cpu.lanes import lanes_back
+from seqc.backends.native_cpu.needed import needed
 from seqc.backends.native_cpu.plan import Plan, plan
 from seqc.backends.native_cpu.runtime import RUNTIME
 from seqc.backends.native_cpu.sparse import kept_sides
@@ -47,14 +48,16 @@ KERNELS = """
 """
 
 
-BEFORE = "\n".join([RUNTIME.strip(), MATH.strip(), COPIES, LARGE_PAGES, KERNELS])
+COMMON = "\n".join([RUNTIME.strip(), MATH, COPIES, "namespace {", *MORE.values(), SPARSE, ACTIVE, "}  // namespace"])
+BEFORE = "\n".join([COMMON, LARGE_PAGES, KERNELS])
 
 
 @dataclass(frozen=True)
 class NativeSource:
-    """kernels: what is the recurrence's own, between `BEFORE` and, where there is a step, `ENTRY`, which are the same for all.
+    """kernels: what is the recurrence's own, between what it needs of `BEFORE` and, where there is a step, `ENTRY`.
 
     text: all of it: C++17, to be compiled with SEQC_REAL (float or double) and SEQC_DIM_NAME for every dim of `dims` defined.
+    own: the same without what it needs of `BEFORE`.
     SEQC_KERNELS says which of `seqc_forward`, `seqc_backward` and `seqc_step` are compiled: all three where it is not defined.
 
     `extern "C" int seqc_forward(i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays)`, arrays
@@ -77,10 +80,14 @@ class NativeSource:
     steps: bool = False
 
     @property
+    def own(self) -> str:
+        """The kernels and, where there is a step, its function of Python."""
+        return "".join(f"\n{part}" for part in (self.kernels, *([] if self.plan.program.no_step else [ENTRY.strip("\n")])))
+
+    @property
     def text(self) -> str:
-        """As the emitted file puts it together."""
-        parts = [BEFORE, self.kernels, *([] if self.plan.program.no_step else [ENTRY.strip("\n")])]
-        return "".join(f"\n{part}" for part in parts)
+        """As the emitted file puts it together where it has no other recurrence."""
+        return f"\n{needed(BEFORE, self.own)}{self.own}"
 
 
 def native_source(block: Block, steps: bool = False) -> NativeSource:
@@ -89,12 +96,7 @@ def native_source(block: Block, steps: bool = False) -> NativeSource:
     dims = tuple(dict.fromkeys(unprimed(d) for d in (*p.roles.order[1:], *p.roles.sized)))
     head = f"// seqc: {p.program.name}, native CPU kernels. Dims are compile-time constants (SEQC_DIM_NAME), B and T are not."
     texts = (None, None, step_text(p)) if steps else (forward_text(p), backward_text(p), step_text(p))
-    more = [text.strip() for name, text in MORE.items() if any(f"seqc_{name}(" in body for body in texts if body)]
-    lists = any("Sparse<" in text for text in texts if text)
-    more += [SPARSE.strip()] if lists else []
-    more += [ACTIVE.strip()] if any("active_columns<" in text for text in texts if text) else []
-    more = ["namespace {", *more, "}  // namespace"] if more else []
-    parts = [head, *more, "", "namespace {", *processor_text(), "", *sizes_text(p)]
+    parts = [head, "", "namespace {", *processor_text(), "", *sizes_text(p)]
     parts += [*([] if steps else shifted_zeros(p)), "}  // namespace", ""]
     last = [OUTER.strip()] if any(kept_sides(p, x) for x in p.products) else []
     if (lanes := lanes_back(p)) and lanes.joined:

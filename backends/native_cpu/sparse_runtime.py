@@ -1,7 +1,7 @@
 """The C++ text of sparse matrices: how a kernel packs one from its mask, walks it, and how kept gradients are summed.
 
-In: nothing. Out: `SPARSE`, which stands behind the runtime in a translation unit whose kernels walk lists, and `OUTER`, which
-stands behind its kernels. Order of sums: it depends on a matrix and its mask alone, not on the rows of a batch or on threads.
+In: nothing. Out: `SPARSE`, which stands in the runtime where kernels walk lists, and `OUTER`, which stands behind kernels.
+Order of sums: it depends on a matrix and its mask alone, not on the rows of a batch or on threads.
 """
 
 from __future__ import annotations

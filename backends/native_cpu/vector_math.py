@@ -4,7 +4,7 @@ In: nothing. Out: `MATH`, which follows `runtime.RUNTIME` in a translation unit.
 exp and expm1 reduce by n ln 2 (in two parts) and evaluate 1 + r + r^2 q(r); log reduces to [sqrt 1/2, sqrt 2) and evaluates
 2 s + s^3 p(s^2) with s = (m - 1) / (m + 1). The coefficients of q and p are Chebyshev fits of those two functions, computed in
 40 digits: the error of the polynomial is below 0.1 unit in the last place. The others are numerically split forms of these.
-atan, log2, rounding and `draw` are in the text of a kernel that needs them only (`MORE`).
+atan, log2, rounding and `draw` are in `MORE`.
 Where AVX-512 has an instruction for a step of exp, it is used. erf, sin, cos and pow go to the C library lane by lane.
 """
 

@@ -80,13 +80,14 @@ class Core:
 @dataclass(frozen=True)
 class Backend:
     """See the file's docstring. alone: whether the recurrence is all that there is, the last argument of `make`; step: the
-    kernels of single steps of a recurrence that is all that there is."""
+    kernels of single steps of a recurrence that is all that there is; finish: leaves out of a part what it has no use for."""
 
     suffix: str
     rules: Callable[[Options], tuple[Rule, ...]]
     refuses: Callable[[Stage, Options], Unsupported | None]
     make: Callable[[Stage, Options, bool], Core]
     step: Callable[[Stage, Options], Kernels]
+    finish: Callable[[Kernels], Kernels] = lambda kernels: kernels
 
     def whole(self, program: Program, options: Options) -> Kernels | None:
         """A single step keeps nothing for a gradient, so it takes all states in one recurrence: its kernels, where the whole
@@ -123,6 +124,12 @@ def _native_step(stage: Stage, options: Options) -> Kernels:
 
     with blamed("the native CPU backend"):
         return native_cpu.kernels(native_cpu.native_source(lower(stage.program, "step"), steps=True), options.backend == "cpu")
+
+
+def _native_finished(kernels: Kernels) -> Kernels:
+    from seqc.backends import native_cpu
+
+    return native_cpu.finished(kernels)
 
 
 def _triton_step(stage: Stage, options: Options) -> Kernels:
@@ -228,7 +235,7 @@ def _inner_products(stage: Stage, taken: frozenset[str]) -> Plan | None:
 
 
 KERNELS = {
-    "cpu": Backend("cpu", lambda options: OUTSIDE, _no_native, _native, _native_step),
+    "cpu": Backend("cpu", lambda options: OUTSIDE, _no_native, _native, _native_step, _native_finished),
     "triton": Backend(
         "triton", lambda options: (*OUTSIDE, _components(GPU, options), _inner_products), _no_gpu, _triton, _triton_step),
 }

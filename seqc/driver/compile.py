@@ -184,7 +184,7 @@ class _Part:
 
         made = {name: core.kernels for name, core in self.cores.items()}
         left = {name: saved(block) for name, block in self.left.items()}
-        return compose(self.plan, Made(made, left, self.suffix, self.whole))
+        return KERNELS[self.suffix].finish(compose(self.plan, Made(made, left, self.suffix, self.whole)))
 
 
 def _part(name: str, program: Program, options: Options) -> _Part:

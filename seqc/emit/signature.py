@@ -135,8 +135,8 @@ class Saved:
 
 @dataclass(frozen=True)
 class Library:
-    """The C++ text of a native library. macros: of each dim, the macro that tells its size; more: others, with their values, of
-    the library that serves every batch."""
+    """The C++ text of a native library; that of its kernels alone until the part of the file is put together. macros: of each
+    dim, the macro that tells its size; more: others, with their values, of the library that serves every batch."""
 
     text: str
     macros: tuple[tuple[str, str], ...]

@@ -19,8 +19,7 @@ from pathlib import Path
 from seqc.analysis.matrices import counted
 from seqc.backends.native_cpu import NativeSource, loader, native_source
 from seqc.backends.native_cpu.places import ident
-from seqc.backends.native_cpu.runtime import RUNTIME
-from seqc.backends.native_cpu.vector_math import MATH
+from seqc.backends.native_cpu.source import BEFORE, COMMON
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.driver.backends import KERNELS
 from seqc.driver.options import Options
@@ -97,19 +96,17 @@ def compiled(sources: Sequence[NativeSource], real: str) -> list[str]:
 
 def in_namespace(source: NativeSource, number: int, outside: str = "") -> str:
     """One program in a namespace of its own, its dims defined before it. outside: what stands for `extern "C"`."""
-    body = source.text.partition(MATH.strip())[2]
+    body = f"{BEFORE.removeprefix(COMMON)}{source.own}"
     body = body.replace('extern "C"', outside).lstrip("\n")
     sizes = {f"SEQC_DIM_{ident(d)}": n for d, n in sizes_of(source).items()}
     head = [f"#define {name} {n}" for name, n in sizes.items()]
     tail = [f"#undef {name}" for name in (*sizes, "SEQC_L1")]
-    # a file has one namespace: what is of two kinds (`total` of lanes, and of a vector) must not hide the runtime's here
-    body = body.replace("namespace {", "namespace { using ::total;", 1)
     return "\n".join([*head, f"namespace program_{number} {{", f'#line 1 "program_{number}"', body, "}", *tail])
 
 
 def runtime(real: str) -> str:
     """What stands before all programs."""
-    return f"#define SEQC_REAL {real}\n{RUNTIME.strip()}\n{MATH.strip()}\n"
+    return f"#define SEQC_REAL {real}\n{COMMON}\n"
 
 
 def _words(said: str, texts: Sequence[str]) -> list[str]:

@@ -57,7 +57,7 @@ def apart(name: str) -> tuple[Program, ModuleType]:
 @cache
 def text(name: str) -> str:
     """The native part of a spec."""
-    return native_cpu.emit(lower(forms.for_kernels(elaborate.load(PATHS[name])), "step")).alone
+    return native_cpu.finished(native_cpu.emit(lower(forms.for_kernels(elaborate.load(PATHS[name])), "step"))).alone
 
 
 def contiguous(function: Call) -> Call:

@@ -1,0 +1,47 @@
+"""What kernels need of the C++ that all have: each instruction set finds all that it names, and nothing else is left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from seqc.backends.native_cpu import loader
+from seqc.backends.native_cpu.needed import needed
+from seqc.backends.native_cpu.source import BEFORE
+from seqc.driver.compile import compile_spec
+from seqc.driver.options import Options
+from tests.native_cpu.syntax import sizes_of, sources_of
+
+SPECS = Path(__file__).parents[2] / "specs"
+KINDS = ("gla", "lstm", "hgrn", "mlstm", "random_graph_rnn", "lif", "pv_rnn")  # of loops, functions, lists, spikes and noise
+SETS = ("-march=x86-64", "-march=x86-64-v3", "-march=x86-64-v4")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_all_that_is_named_is_there(name: str) -> None:
+    words = loader._native_compiler()
+    assert words is not None
+    bare = {**os.environ, "SEQC_TEST_HEADERS": ""}  # the text brings its own
+    for source in sources_of((SPECS / f"{name}.seq").read_text()):
+        sizes = [f"-DSEQC_DIM_{d}={n}" for d, n in sizes_of(source).items()]
+        for instructions in SETS:
+            flags = ["-std=c++17", instructions, "-fsyntax-only", "-w", "-DSEQC_REAL=float", "-DSEQC_ROWS=8", *sizes]
+            command = [*words[0], *flags, "-x", "c++", "-"]
+            done = subprocess.run(command, input=source.text, capture_output=True, text=True, check=False, env=bare)
+            assert not done.returncode, done.stderr[:2000]
+
+
+def test_nothing_is_left_that_no_kernel_reaches() -> None:
+    text = needed(BEFORE, "void kernel(real* p) { store(p, seqc_sigmoid(load(p))); }")
+    assert "INLINE vec seqc_exp(vec x)" in text and "at_most" in text
+    others = "seqc_log", "seqc_tanh", "gather", "transpose", "run_programs", "seqc_draw"
+    assert not any(f" {name}(" in text for name in others)
+    assert "struct Team" not in text and "seqc_large_pages" in text
+
+
+def test_recurrences_of_a_file_share_what_they_need() -> None:
+    text = compile_spec(SPECS / "pv_rnn.seq", Options("cpu")).text
+    assert text.count("_NATIVE_RUNTIME = ") == 1 and text.count("typedef real vec") == 1
