@@ -58,11 +58,6 @@ class Names:
         self.numbers[wanted] = max(number - 1, 0)
         return name
 
-    def give_back(self, name: str) -> None:
-        """Forget a name that no text has."""
-        self.taken.discard(name)
-        self.numbers.clear()
-
     def use(self, name: str, *more: str) -> str:
         """The name of an argument, for a text that is printed, which has the others too."""
         self.used |= {name, *more}

@@ -7,6 +7,7 @@ in the scope where it is computed, and is short, is written where it is used.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from itertools import pairwise
 
 from seqc.backends.triton_gpu.address import Addresses, Scope
@@ -210,8 +211,7 @@ class ItemPrinter:
         """node <- memory, in fp32."""
         at = self.addresses.at(item.array, self.scope.places, item.offset, False, item.first_only)
         mask = f", mask={at.mask}, other=0.0" if at.mask else ""
-        kept = item.array.role == "kept"
-        name = self.names.fresh(f"b_{safe_name(item.array.name)}") if kept else self.var(item.node)
+        named = f"b_{safe_name(item.array.name)}" if item.array.role == "kept" else item.node
         operand = item.array.role == "param" and self.uses.is_operand(item.node)
         if item.array.role in ("kept", "told") and item.array.dtype == "io":
             operand = self.uses.is_operand_under_any_name(item.node)
@@ -221,10 +221,11 @@ class ItemPrinter:
         mask += ', cache_modifier=".cg"' if item.array.role == "told" else ""  # other programs wrote it: not from nearer memory
         read = f"tl.load({self.pointers[item.array.name]}{at.pointer}{mask})"
         truth = item.node.dtype == "bool"  # kept as 1 or 0
-        self.scope.lines.append(f"{name} = {read} != 0.0" if truth else f"{name} = {read}.to({kind})")
+        define = partial(ItemPrinter.define, self) if at.only else self.define
+        define(item.node, Text(f"{read} != 0.0" if truth else f"{read}.to({kind})", at.axes), named)
         if at.only:
+            name = self.find(item.node).code
             self.scope.lines.append(f"{name} = {name} & {at.only}" if truth else f"{name} = tl.where({at.only}, {name}, 0.0)")
-        self.texts[-1][item.node] = Text(name, at.axes)
 
     def store(self, array: Array, value: Text, first_only: tuple[str, ...], when: str = "") -> None:
         """memory <- value, where the array has the element. when: the switches that it depends on."""
@@ -254,7 +255,11 @@ class ItemPrinter:
         if n in self.passed_sums:
             self.scope.lines.append(f"{self.find(n).code} += {self.values.full(text, self.values.axes(n)).code}")
             return
-        name = self.var(self.begins.get(n, n))
+        self.define(n, text, self.begins.get(n, n))
+
+    def define(self, n: Node, text: Text, named: Node | str) -> None:
+        """`name = text`. named: the value that the name is of, or the name that is wished for."""
+        name = self.names.fresh(named) if isinstance(named, str) else self.var(named)
         self.scope.lines.append(f"{name} = {text.code}")
         self.texts[-1][n] = Text(name, text.axes)
 

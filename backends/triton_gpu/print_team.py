@@ -8,15 +8,15 @@ program FIRST on, as many as the device has room for.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from seqc.backends.triton_gpu.address import Scope
-from seqc.backends.triton_gpu.kernel import MODES, Four, Held, Item, Kernel, Loop, Meet
+from seqc.backends.triton_gpu.kernel import MODES, Four, Held, Item, Kernel, Loop, Meet, Outputs
 from seqc.backends.triton_gpu.print_kernel import KernelPrinter, Printed
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.team import BACKWARD, FORWARD, INFER
 from seqc.backends.triton_gpu.texts import TAB
+from seqc.backends.triton_gpu.uses import used_inside
 from seqc.emit.expressions import Text
 from seqc.ir.graph import Node
 
@@ -36,6 +36,7 @@ class _TeamPrinter(KernelPrinter):
         self.some = False  # whether some pieces are gone through, of all
         self.fours = {n: four for loop in kernel.loops() for four in loop.fours for n in four.sums}
         self.rows: dict[Four, str] = {}  # what is held of four matrices as one,
+        self.last = set[Node]()  # values of the piece at hand that are kept, and that nothing else takes
         self.now: dict[Four, str] = {}  # the piece of it at hand,
         self.together: dict[Four, str] = {}  # and the four sums as one
 
@@ -105,8 +106,9 @@ class _TeamPrinter(KernelPrinter):
         outer, inner = self.scope, Scope(self.scope.rank + 1, self.scope)
         self.scope = inner
         self.texts.append({})
+        self.last = {*kept} - used_inside([Outputs(tuple(body))]) - {n for four in fours for n in four.matrices}
         self.body(body)
-        codes = [self.where_used(self.find(n).code, inner.lines) for n in kept]
+        codes = [self.find(n).code for n in kept]
         codes += [self.one(four) for four in fours]
         self.texts.pop()
         self.scope, self.values.scope = outer, outer.places
@@ -118,14 +120,11 @@ class _TeamPrinter(KernelPrinter):
         codes += [f"tl.zeros_like({codes[0]})" for _ in range(4 - len(codes))]
         return f"{self.names.call('four_as_one')}({', '.join(codes)})"
 
-    def where_used(self, name: str, lines: list[str]) -> str:
-        """What a name stands for, if no other line has it: it is written where it is used."""
-        having = [line for line in lines if re.search(rf"\b{name}\b", line)]
-        if len(having) != 1 or not having[0].startswith(f"{name} = "):
-            return name
-        lines.remove(having[0])
-        self.names.give_back(name)
-        return having[0].removeprefix(f"{name} = ")
+    def define(self, n: Node, text: Text, named: Node | str) -> None:
+        """What is only kept is written where it is kept."""
+        if n not in self.last:
+            return super().define(n, text, named)
+        self.texts[-1][n] = text
 
     def held(self, item: Held) -> None:
         """What is held of the piece; where it is none of those that are, it is loaded."""
