@@ -114,14 +114,14 @@ def first_only(roles: Roles, dims: Iterable[str]) -> str:
 
 
 def pointer(
-    writer: KernelWriter, array: Array, time: str = "t", when: str = "", alone: bool = True
+    writer: KernelWriter, array: Array, time: str = "t", when: str = "", alone: bool = True, name: str = ""
 ) -> tuple[list[str], Place]:
     """Lines that point `p_NAME` at a program's part, and the place there. when: where false, zeros are read instead; alone:
-    whether no other array can lie in the same memory."""
+    whether no other array can lie in the same memory; name: that of the pointer, where it is not the array's."""
     roles = writer.roles
     kind = "real*" if array.written else "const real*"
     offset = array.offset(roles, time)
-    base = f"p_{ident(array.name)}"
+    base = f"p_{ident(name or array.name)}"
     address = f"a.g_{ident(array.name)}" + ("" if offset == "0" else f" + {offset}")
     place = array.place(roles, base)
     if "T" in array.axes and writer.streams:
@@ -129,10 +129,10 @@ def pointer(
         place = replace(place, ahead=f"onward * ({step})")
     if not when:
         return [f"{kind}{' __restrict' if alone else ''} const {base} = {address};"], place
-    zeros = f"zeros_{ident(array.name)}"
+    zeros = f"zeros_{ident(name or array.name)}"
     lines = [f"{kind} __restrict const {base} = {when} ? {address} : {zeros};"]
     if BATCH in place.strides:
-        row = f"row_{ident(array.name)}"
+        row = f"row_{ident(name or array.name)}"
         lines.append(f"const i64 {row} = {when} ? {product(list(place.strides[BATCH]))} : 0;")
         place = replace(place, strides={**place.strides, BATCH: (row,)})
     return lines, place
@@ -186,6 +186,7 @@ def entry(
     dims = [d for d in roles.grid if d != BATCH]
     extent = product(["blocks" if roles.blocked else "B", *(f"n_{ident(d)}" for d in dims), "panels"])
     lines = [
+        "}  // namespace", "",
         f'extern "C" int seqc_{name}(',
         "    i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays) {",
         "  const Call call{B, T, way, bounds};",

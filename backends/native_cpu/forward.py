@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from seqc.backends.native_cpu.arrays import SEGMENTS, Array
 from seqc.backends.native_cpu.assemble import entry, first_only, panel_lines, pointer, position, sequence_lines, struct, zeros
@@ -62,9 +62,7 @@ def input_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[N
         else:
             name = f"{array.name}_{'p' if offset > 0 else 'm'}{abs(offset)}"
             at = f"t - way * {offset}" if offset > 0 else f"t + way * {-offset}"
-            moved = Array(name, array.axes)
-            more, place = pointer(writer, moved, at, f"({at} >= 0 && {at} < T)")
-            more = [line.replace(f"a.g_{ident(name)}", f"a.g_{ident(array.name)}") for line in more]
+            more, place = pointer(writer, array, at, f"({at} >= 0 && {at} < T)", name=name)
         lines += more
         writer.given[n] = place
         writer.home[n] = n.names("shape")
@@ -264,9 +262,7 @@ def _targets(writer: KernelWriter, arrays: dict[str, Array], results: Iterable[s
 
 def _pointer_at(writer: KernelWriter, array: Array, step: int) -> tuple[list[str], Place]:
     """Lines that point at an array's part at a later step."""
-    moved = replace(array, name=_later(array.name, step))
-    lines, place = pointer(writer, moved, f"t + way * {step}" if step else "t")
-    return [line.replace(f"a.g_{ident(moved.name)}", f"a.g_{ident(array.name)}") for line in lines], place
+    return pointer(writer, array, f"t + way * {step}" if step else "t", name=_later(array.name, step))
 
 
 def _stores(plan: Plan, results: Mapping[str, Node], step: int, guards: dict[str, str]) -> list[Item]:

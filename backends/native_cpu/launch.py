@@ -47,14 +47,18 @@ def launch_text(source: NativeSource, alone: bool, direct: bool) -> tuple[str, l
     names = f'_NATIVE_FUNCTIONS = "{functions}".split()\n'
     names += f'_NATIVE_SIZES = "{" ".join([*rows, *(_macro(d) for d in source.dims)])}".split()'
     whole = () if source.steps else (_forward(source, True), _forward(source, False), _backward(source))
-    parts = [_ready(source), *whole, _step(source)]
-    text = "\n\n\n".join(parts)
-    known = {"_native_added": ADDED, "_native_kept": KEPT, "_native_shifted": shifted_text("_native_shifted")}
-    helpers = [helper for name, helper in known.items() if f"{name}(" in text]
-    first = [*([_entry(source)] if direct else []), run, READY[alone]]
-    common = [CALL, *([ROWS] if rows else []), *helpers, *([DIRECT] if direct else [])]
-    text = "\n\n\n".join([*parts, names, *(part.strip("\n") for part in first)])
-    return text, [part.strip("\n") for part in common]
+    parts = [_ready(source), *whole, _step(source), names, *([_entry(source)] if direct else []), run, READY[alone]]
+    common = [CALL, *([ROWS] if rows else []), *_helpers(source), *([DIRECT] if direct else [])]
+    return "\n\n\n".join(part.strip("\n") for part in parts), [part.strip("\n") for part in common]
+
+
+def _helpers(source: NativeSource) -> list[str]:
+    """The functions that backward calls."""
+    plan = source.plan
+    found = [ADDED] if any(a.written and a.lead for a in source.backward) else []
+    found += [KEPT] if any(kept_sides(plan, x) for x in plan.products) else []
+    found += [shifted_text("_native_shifted")] if any(offset for _, _, offset in input_gradients(plan).values()) else []
+    return [] if source.steps else found
 
 
 def _entry(source: NativeSource) -> str:

@@ -103,7 +103,6 @@ def native_source(block: Block, steps: bool = False) -> NativeSource:
         last.append('extern "C" i64 seqc_joined() { return lanes_backward::lane_shortest; }')
     for name, text, more in zip(("FORWARD", "BACKWARD", "STEP"), texts, ([], last, []), strict=True):
         if text:
-            text = text.replace('extern "C"', '}  // namespace\n\nextern "C"', 1)
             parts += [f"#if SEQC_KERNELS & {name}", "namespace {", text, *more, "#endif", ""]
     parts.append('extern "C" int seqc_panels() { return int(panels); }')
     return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), call_arrays(p, step=True), p, steps)

@@ -36,16 +36,14 @@ def _own(cu_seqlens, *tensors):
     if cu_seqlens is None:
         return tensors
     steps = torch.arange(tensors[0].shape[1], device=tensors[0].device) < cu_seqlens[-1]
-    return [torch.where(steps.view(1, -1, *[1] * (x.dim() - 2)), x, 0.0) for x in tensors]
+    return [torch.where(steps.view(1, -1, *[1] * (x.dim() - 2)), x, {zero}) for x in tensors]
 '''
 
 STORED = '''
 def _stored(io, *tensors):
     """Tensors in the dtype of storage."""
-    return [x.to(io) for x in tensors]
+    return [{leaving}x.to(io) for x in tensors]
 '''
-
-LEAVING = "x if x.dtype == torch.int64 else "  # an index stays as it is
 
 WIDE = '''
 def _wide(*tensors):
@@ -109,11 +107,9 @@ class _Chain(Gradients):
         """The helpers of the functions."""
         common = [SHAPED] if self.suffix == "cpu" else []
         if self.stored:
-            own, stored = OWN, STORED
-            if any(a.whole for a in self.table):
-                own = own.replace("x, 0.0)", "x, 0 if x.dtype == torch.int64 else 0.0)")
-                stored = stored.replace("[x.to(io)", f"[{LEAVING}x.to(io)")
-            common += [stored, *([own] if self.run.packs else [])]
+            places = any(a.whole for a in self.table)  # an index stays as it is
+            common.append(STORED.format(leaving="x if x.dtype == torch.int64 else " if places else ""))
+            common += [OWN.format(zero="0 if x.dtype == torch.int64 else 0.0" if places else "0.0")] * self.run.packs
         return [text.strip() for text in (*common, *([WIDE] if self.once else []), *([PLUS] if self.lone else []))]
 
     def _forward(self, name: str) -> str:

@@ -11,7 +11,7 @@ from seqc.emit.derivatives import autograd_text, plain_text
 from seqc.emit.ends import ends_fields
 from seqc.emit.moved import moved_fields, moved_text
 from seqc.emit.packs import bounds_text, sequences_text
-from seqc.emit.places import bound, leaving_places, places_text
+from seqc.emit.places import bound, places_text, prepared
 from seqc.emit.register import register_text
 from seqc.emit.signature import Kernels, Signature
 from seqc.emit.sizes import clock, dims, extent, layout_text, layouts, main_input, sizes_text, tellers
@@ -25,7 +25,7 @@ DIGEST = "DIGEST_HERE_"  # stands in the text for the digest of the text; as lon
 
 def forms_text(sig: Signature) -> str:
     """The forms of the recurrence that the file holds, and the one function that chooses among them."""
-    parts = [_FORM if not any(a.whole for a in sig.table) else leaving_places(_FORM), sequences_text(sig)]
+    parts = [_FORM.format(**prepared(sig)), sequences_text(sig)]
     for suffix, kernels in sig.backends.items():
         parts.append(_saved_text(sig, suffix, kernels))
         if not kernels.infer:
@@ -181,8 +181,8 @@ class _Form(NamedTuple):
 
 
 def _prepare_torch(carry, *tensors):
-    """Contiguous, in the carried dtype."""
-    return [x if x.dtype == carry and x.is_contiguous() else x.to(carry).contiguous() for x in tensors]
+    """Contiguous, in the carried dtype{told}."""
+    return [{each} for x in tensors]
 '''
 
 _PREPARE_TRITON = '''

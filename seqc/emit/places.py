@@ -19,13 +19,12 @@ def bound(sig: Signature) -> str:
     return f"    x = tensors[{at}]\n{like}"
 
 
-def leaving_places(text: str) -> str:
-    """What prepares tensors for the torch and cpu forms, where some of them are indices."""
-    line = "x if x.dtype == carry and x.is_contiguous() else x.to(carry).contiguous()"
-    assert line in text
-    text = text.replace(line, "x.to(x.dtype if x.dtype == torch.int64 else carry).contiguous()")
-    said = '"""Contiguous, in the carried dtype{}."""'
-    return text.replace(said.format(""), said.format("; indices stay as they are"))
+def prepared(sig: Signature) -> dict[str, str]:
+    """How the torch and cpu forms have a tensor `x`, in words and as an expression."""
+    if not any(a.whole for a in sig.table):
+        return {"told": "", "each": "x if x.dtype == carry and x.is_contiguous() else x.to(carry).contiguous()"}
+    each = "x.to(x.dtype if x.dtype == torch.int64 else carry).contiguous()"
+    return {"told": "; indices stay as they are", "each": each}
 
 
 def cast_lines(sig: Signature) -> list[str]:
