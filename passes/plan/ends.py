@@ -21,7 +21,7 @@ from dataclasses import replace
 
 from seqc.analysis.component import Component
 from seqc.analysis.cost import cost, volume
-from seqc.analysis.unread import unread
+from seqc.analysis.unread import share_of, unread
 from seqc.analysis.workload import nominal_sizes
 from seqc.ir.block import Reason
 from seqc.ir.graph import BATCH
@@ -57,15 +57,11 @@ def ends(classify: Callable[[Program], tuple[Component, ...]]) -> Rule:
     return apart
 
 
-def _operations(program: Program) -> float:
-    return cost(program.graph.values(), {**nominal_sizes(program), BATCH: 1}).flops
-
-
 def _pays(program: Program, core: Stage, late: Stage) -> bool:
     """See the file's docstring."""
-    sizes = nominal_sizes(program)
+    sizes = {**nominal_sizes(program), BATCH: 1}
     fresh = [d for name, d in core.program.output_decls.items() if name not in program.outputs]
-    return 2 * sum(volume(d.dims, sizes) for d in fresh) <= _operations(late.program)
+    return 2 * sum(volume(d.dims, sizes) for d in fresh) <= cost(late.program.graph.values(), sizes).flops
 
 
 def _formed(one: Stage, stages: Iterable[Stage], blocks: set[str]) -> Stage:
@@ -77,13 +73,12 @@ def _formed(one: Stage, stages: Iterable[Stage], blocks: set[str]) -> Stage:
 def _reason(program: Program, core: Stage, late: Stage) -> Reason:
     """What is saved, in words."""
     names = ", ".join(late.program.states)
-    whole, own = _operations(program), _operations(late.program)
+    share = share_of(program, late.program.states, nominal_sizes(program))
     given = [name for name in late.program.inputs if name in core.program.outputs]
     read = f" (reads {', '.join(given)})" if given else ""
     results = " or ".join(f"{name}_T" for name in late.program.states)
-    share = f", {100 * own / whole:.0f}% of a step's operations," if whole else ""
     text = (
         f"no output depends on it: a recurrence of its own{read}. Forward keeps nothing for its gradient, and backward leaves "
-        f"it out{share} unless a loss has {results}: then it runs again, and back"
+        f"it out, {share:.0f}% of a step's operations, unless a loss has {results}: then it runs again, and back"
     )
     return Reason("ends", names, text)

@@ -30,14 +30,14 @@ def unread(program: Program) -> frozenset[str]:
 
 def for_their_ends(program: Program, names: Iterable[str], sizes: Mapping[str, int]) -> str:
     """What is said of states that no output depends on, behind a semicolon; "" of others."""
-    lost = set(names)
-    if not lost <= unread(program):
+    if not {*names} <= unread(program):
         return ""
-
-    def operations(roots: Iterable[Node]) -> float:
-        return cost(roots, {**sizes, BATCH: 1}).flops
-
-    kept = [*program.outputs.values(), *(n for name, n in program.updates.items() if name not in lost)]
-    whole = operations(program.graph.values())
-    share = 100 * (1 - operations(kept) / whole) if whole else 0.0
+    share = share_of(program, names, sizes)
     return f"; no output depends on it: {share:.0f}% of a step's operations are for its last value alone"
+
+
+def share_of(program: Program, names: Iterable[str], sizes: Mapping[str, int]) -> float:
+    """The percentage of a step's operations that serve some states alone."""
+    kept = [*program.outputs.values(), *(n for name, n in program.updates.items() if name not in {*names})]
+    whole, rest = (cost(roots, {**sizes, BATCH: 1}).flops for roots in (program.graph.values(), kept))
+    return 100 * (1 - rest / whole) if whole else 0.0
