@@ -12,7 +12,7 @@ from seqc.frontend import syntax
 from seqc.frontend.parse import parse
 from seqc.frontend.syntax import Comment, Expr, Spec, Statement
 
-WIDTH = 100
+WIDTH = 120
 _COMPARE = 4
 _LEVEL = {"or": 1, "and": 2, **dict.fromkeys(("<", "<=", ">", ">=", "==", "!="), _COMPARE)}
 _LEVEL |= {"+": 5, "-": 5, "*": 6, "/": 6, "@": 6, "^": 8}
@@ -30,7 +30,7 @@ def format_spec(spec: Spec) -> str:
     """The canonical text of a tree, with the comments and empty lines of its source."""
     place = spec.source.place
     lines: list[str] = []
-    tails: list[tuple[int, str]] = []  # which of `lines` ends with which comment
+    tails: list[tuple[int, int, str]] = []  # which of `lines` ends with which comment, and the column that it had
     last = 0
     comments = list(spec.comments)
 
@@ -58,21 +58,25 @@ def format_spec(spec: Spec) -> str:
         lines += show(statement).split("\n")
         last = end
         if comments and not comments[0].own_line and comments[0].span.line == end:
-            tails.append((len(lines) - 1, comments.pop(0).text))
+            tail = comments.pop(0)
+            tails.append((len(lines) - 1, place(tail.span.start)[1] - 1, tail.text))
     for comment in comments:
         own_line(comment, comment.span.line)
     _append(lines, tails)
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _append(lines: list[str], tails: list[tuple[int, str]]) -> None:
-    """Put comments behind their lines, aligned where the lines follow each other."""
-    run: list[tuple[int, str]] = []
-    for i, (at, text) in enumerate(tails):
-        run.append((at, text))
+def _append(lines: list[str], tails: list[tuple[int, int, str]]) -> None:
+    """Put comments behind their lines, aligned where the lines follow each other: in the column that they had, where they had
+    one in common and it is free, else two spaces behind the longest line."""
+    run: list[tuple[int, int, str]] = []
+    for i, (at, column, text) in enumerate(tails):
+        run.append((at, column, text))
         if i + 1 == len(tails) or tails[i + 1][0] != at + 1:
-            column = max(len(lines[k]) for k, _ in run) + 2
-            for k, words in run:
+            free = max(len(lines[k]) for k, _, _ in run) + 2
+            had = {column for _, column, _ in run}
+            column = had.pop() if len(had) == 1 and min(had) >= free else free
+            for k, _, words in run:
                 lines[k] = lines[k].ljust(column) + words
             run = []
 
@@ -150,7 +154,7 @@ def _list(word: str, items: list[str]) -> str:
         comma = "," if i + 1 < len(items) else ""
         if i and len(lines[-1]) + len(item) + 2 > WIDTH:
             lines.append(" " * len(word))
-        lines[-1] += f" {item}{comma}"
+        lines[-1:] = _broken(f"{lines[-1]} {item}{comma}")
     return "\n".join(lines)
 
 
@@ -302,17 +306,19 @@ def _text(expr: Expr, tight: bool) -> tuple[str, int]:
 
 
 def _chain(expr: Expr, tight: bool) -> tuple[str, int]:
-    """`a + b - c`: each operator takes what stands before it, however many there are."""
+    """`a + b - c`: each operator takes what stands before it, however many there are. A product of matrices among factors keeps
+    its brackets: `(W @ x) * y`."""
     chain: list[syntax.Binary] = []
     while isinstance(expr, syntax.Binary) and expr.op != "^":
         chain.append(expr)
         expr = expr.left
-    words, own = _text(expr, tight)
+    (words, own), before = _text(expr, tight), ""
     for part in reversed(chain):
         level = _LEVEL[part.op]
         sign = part.op if tight and level == _LEVEL["*"] else f" {part.op} "
-        left = words if own >= level + (level == _COMPARE) else f"({words})"
-        words, own = f"{left}{sign}{_in(part.right, level + 1, tight)}", level
+        mixed = before and "@" in (before, part.op) and before != part.op and level == _LEVEL["@"]
+        left = words if own >= level + (level == _COMPARE) and not mixed else f"({words})"
+        words, own, before = f"{left}{sign}{_in(part.right, level + 1, tight)}", level, part.op
     return words, own
 
 

@@ -7,6 +7,7 @@ import pytest
 from seqc.diagnostics import SpecError
 from seqc.frontend.format import WIDTH, format_text
 from seqc.frontend.parse import parse
+from seqc.frontend.sources import read, shipped
 
 SPECS = sorted((Path(__file__).parent / "specs").glob("*.seq"))
 
@@ -22,7 +23,7 @@ def test_round_trip(path: Path) -> None:
 
 def test_canonical_text() -> None:
     untidy = (
-        "spec  a   # name\n\n\n\n# head\ndim H,K=64\ninput q[ H,K ]in[0,1]   # short\ninput k[H] # a longer one\n"
+        "spec  a # name\n\n\n\n# head\ndim H,K=64\ninput q[ H,K ]in[0,1]   # short\ninput k[H] # a longer one\n"
         "state S[H,K]=0\nS=(q*((k)))+S[ t - 1 ]*2^( -1 )\n# before\noutput o=sum[ K ]( S )# tail\n\n# end"
     )
     assert format_text(untidy) == (
@@ -30,6 +31,33 @@ def test_canonical_text() -> None:
         "               # a longer one\n"
         "state S[H, K] = 0\nS = q * k + S[t-1] * 2^-1\n# before\noutput o = sum[K](S)  # tail\n\n# end\n"
     )
+
+
+def test_a_column_of_comments_that_was_aligned_by_hand_stays() -> None:
+    kept = "spec a\ndim H      # one\n\ndim K      # two\ninput x    # three\n"
+    assert format_text(kept) == kept
+    assert format_text("spec a\ndim H    # one\ndim Kay      # two\n") == "spec a\ndim H    # one\ndim Kay  # two\n"
+    assert format_text("spec a\ndim  H,K,V # one\n") == "spec a\ndim H, K, V  # one\n"
+
+
+def test_brackets_around_products_of_matrices_stay() -> None:
+    text = "spec a\ny = (W @ x) * (V @ (x * z)) / sum[D]((W @ x) * z)\nz = W @ V @ x + (a * W) @ x\n"
+    assert format_text(text) == text
+    assert format_text("spec a\ny = ((W @ x) * a) * (b * c)\n") == "spec a\ny = (W @ x) * a * (b * c)\n"
+    assert parse(format_text("spec a\ny = W @ x * z\n")).statements == parse("spec a\ny = W @ x * z\n").statements
+
+
+def test_a_long_value_of_a_declaration_is_broken() -> None:
+    value = f"where({', '.join(f'index[N] * {i} + index[N] / {i}' for i in range(3, 9))})"
+    text = f"spec a\ndim N\nparam a_long_name[N] init {value}, b[N]\n"
+    once = format_text(text)
+    assert max(map(len, once.splitlines())) <= WIDTH and format_text(once) == once
+    assert parse(once).statements == parse(text).statements
+
+
+def test_shipped_specs_are_formatted() -> None:
+    found = {name: read(path) for name, path in shipped().items()}
+    assert [name for name, source in found.items() if format_text(source) != source.text] == []
 
 
 def test_long_lines_are_broken_and_stay_so() -> None:
