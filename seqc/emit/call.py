@@ -251,13 +251,16 @@ def cast_text(sig: Signature) -> str:
     fits = [
         lay("def _cast(", names, "):"),
         '    """The inputs in the dtypes that the operators take."""',
-        f"    main = {main}.dtype",
+        "    try:",
+        f"        main = {main}.dtype",
         either([
             *(f"{name}.dtype != main" for name in names if name != main),
             "main not in _FLOATS",
             f"({main}.device.type in _AUTOCAST and torch.is_autocast_enabled({main}.device.type))",
-        ], 4),
-        lay("return _fit(", names, ")", 8),
+        ], 8),
+        lay("return _fit(", names, ")", 12),
+        "    except AttributeError:  # one is no tensor",
+        lay("raise _dtype_error(", [f"{name}={name}" for name in names], ") from None", 8),
         f"    return {group(names) if len(names) == 1 else ', '.join(names)}",
     ]
     rest = _FIT.format(spec=sig.spec, names=" ".join(names), gates=gates, main=names.index(main)).strip()
@@ -312,10 +315,13 @@ def _fit(*inputs):
 
 def _dtype_error(**tensors):
     """The first tensor whose dtype is not served, as an error that says what to do."""
-    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
+    name, x = next((name, x) for name, x in tensors.items() if getattr(x, "dtype", None) not in _FLOATS)
+    if not isinstance(x, Tensor):
+        kind = {{"NoneType": "None", "ndarray": "an array of numpy"}}.get(type(x).__name__, f"a {{type(x).__name__}}")
+        help = {{"ndarray": f": torch.from_numpy({{name}})", "list": f": torch.tensor({{name}})"}}.get(type(x).__name__, "")
+        return TypeError(f"{spec}: {{name}} is {{kind}}; it is a tensor [{{_AXES[name].replace(' ', ', ')}}]{{help}}")
+    dtype = x.dtype
     what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
-    if not isinstance(dtype, torch.dtype):
-        return TypeError(f"{spec}: {{name}} is an array of numpy; it is a tensor: torch.from_numpy({{name}})")
     if dtype.is_complex:
         help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
     elif dtype.is_floating_point:

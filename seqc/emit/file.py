@@ -19,6 +19,7 @@ from seqc.emit.edges import edge_places_text
 from seqc.emit.elastic import dims_text, elastic
 from seqc.emit.generate import generate_text
 from seqc.emit.late_import import loader, marked, triton_text
+from seqc.emit.misfits import misfits_text
 from seqc.emit.module import module_text
 from seqc.emit.pruning import pruned, pruning_text
 from seqc.emit.shrinking import shrinking_text
@@ -40,6 +41,7 @@ def emit(sig: Signature) -> str:
         "from __future__ import annotations",
         "",
         *(["import contextlib"] if pruned(sig) else []),
+        "import functools",
         "import math",
         *(["import warnings"] if any("warnings." in text for text in kernels) else []),
         "from collections.abc import Callable",
@@ -70,11 +72,8 @@ def emit(sig: Signature) -> str:
         section("the recurrence in native code: CPUs", sig.cpu.text) if sig.cpu else "",
         section("the recurrence as a convolution", convolution.text(sig)) if sig.system else "",
         section("from a call to the recurrence: the same in every file, but for names and numbers", cast_text(sig)),
-        *(made(sig) for made in (along_text, edge_places_text, pieces_text)),
-        written_text(sig),
-        supports_text(sig),
-        keys_text(sig),
-        pruning_text(sig),
+        *(made(sig) for made in (misfits_text, along_text, edge_places_text, pieces_text, written_text)),
+        *(made(sig) for made in (supports_text, keys_text, pruning_text)),
         dims_text(sig) if pruned(sig) or elastic(sig) else "",
         shrinking_text(sig),
         *common,

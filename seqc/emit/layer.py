@@ -126,6 +126,7 @@ def _given(plan: LayerPlan) -> dict[str, str]:
         "heads": "".join(f"{name}: Any, " for name in names),
         "pass": "".join(f", {name}" for name in names),
         "take": "".join(f", rows.take({n})" if name in timed else f", {n}" for name, n in zip(plan.given, names, strict=True)),
+        "second": "".join(f", {d}" for d in plan.second),
     }
 
 
@@ -269,7 +270,7 @@ def _step(plan: LayerPlan) -> str:
         docstring([
             "x [B, d_model] -> [B, d_out]: one step more. inplace: states are written where they lie, without gradients."
         ], 8),
-        "        states = cache.states",
+        f"        states, x = cache.states, self.fit(x, \"B{_given(plan)['second']}\")",
         _unpacked(plan, "(one[:, 0] for one in self.inputs(x[:, None], states, None))"),
         _call(plan, ".step", False),
         *_after(plan),

@@ -30,6 +30,7 @@ def constructor(plan: LayerPlan) -> str:
     lines = [
         lay("def __init__(", ["self", "d_model: int", "*", *keys], ") -> None:", 4),
         "        super().__init__()",
+        lay("self.sized(", ["d_model", *(f"{name}={name}" for name, _ in plan.sizes)], ")", 8),
         *(f"        {name} = {text}" for name, text in plan.fixed),
         *(f"        {name} = {text} if {name} is None else {name}" for name, text in plan.sizes if "d_model" in text),
     ]

@@ -45,8 +45,9 @@ class _Rows:
         self.like, self.mask, self.bounds = x, mask, cu_seqlens
         if not isinstance(x, PackedSequence) and not x.is_nested:
             if mask is not None:
-                if mask.dtype != torch.bool or mask.shape != x.shape[:2] or cu_seqlens is not None:
-                    found = f"it is {list(mask.shape)} of {mask.dtype}"
+                kind = getattr(mask, "dtype", type(mask).__name__)
+                if kind != torch.bool or mask.shape != x.shape[:2] or cu_seqlens is not None:
+                    found = f"it is {list(getattr(mask, 'shape', ()))} of {kind}"
                     raise ValueError(f"mask is [B, T] of torch.bool, and there is no cu_seqlens beside it; {found}")
                 self.bounds = _bounds(mask.sum(1))
             return
@@ -97,6 +98,22 @@ SEQUENCES = '''
 class _Sequences(torch.nn.Module):
     """What a layer and a stack have in common: the kinds of sequences that a call takes."""
 
+    d_model: int
+
+    def sized(self, d_model: int, **sizes: int | None) -> None:
+        """Keep the width; ValueError where a size is no whole number of at least 1, or None."""
+        for name, size in {{"d_model": d_model, **sizes}}.items():
+            if size is not None and (not isinstance(size, int) or size < 1):
+                raise ValueError(f"{{type(self).__name__}}: {{name}} is {{size!r}}; a size is a whole number, 1 or more")
+        self.d_model = d_model
+
+    def fit(self, x: Tensor, axes: str) -> Tensor:
+        """x, where it has these axes and then d_model; ValueError where it has others."""
+        if x.dim() != len(axes.split()) + 1 or x.shape[-1] != self.d_model:
+            want = f"{{axes}}, d_model = {{self.d_model}}"
+            raise ValueError(f"{{type(self).__name__}}: x has shape {{list(x.shape)}}; it is [{{want}}]")
+        return x
+
     def cache(self) -> {name}Cache:
         """A new cache, for the calls of one batch of sequences."""
         return {name}Cache()
@@ -123,9 +140,12 @@ class _Sequences(torch.nn.Module):
         cache: what the sequences begin with, and then what they end with. mask: [B, T] of bool, True where a step counts;
         others are left out, and 0 in the result. cu_seqlens: x is a pack [1, steps, d_model] with these bounds, see `{spec}`.
         """
-        rows = _Rows(x, mask, cu_seqlens)
         own = {name}Cache() if cache is None else cache
-        return rows.give(self.run(rows.take(x){take}, cache=own, cu_seqlens=rows.bounds))
+        if not isinstance(x, (Tensor, PackedSequence)) or not isinstance(own, {name}Cache):
+            found = f"x is a {{type(x).__name__}}, cache a {{type(own).__name__}}"
+            raise TypeError(f"x is a tensor or a PackedSequence, and cache what `cache()` gives; {{found}}")
+        rows = _Rows(x, mask, cu_seqlens)
+        return rows.give(self.run(self.fit(rows.take(x), "B, T{second}"){take}, cache=own, cu_seqlens=rows.bounds))
 
     if TYPE_CHECKING:
         __call__ = forward
@@ -177,6 +197,7 @@ class {name}Stack(_Sequences):
 
     def __init__(self, d_model: int, layers: int, *, residual: bool = True, **options: Any) -> None:
         super().__init__()
+        self.sized(d_model, layers=layers)
         made: dict[str, Any] = {{"device": options.get("device"), "dtype": options.get("dtype")}}
         self.layers, size = torch.nn.ModuleList(), d_model
         for _ in range(layers):
@@ -194,7 +215,7 @@ class {name}Stack(_Sequences):
 
     def step(self, x: Tensor, {head}cache: {name}Cache, inplace: bool = False) -> Tensor:
         """x [B, d_model] -> [B, d_model]: one step more."""
-        return self.through(x, cache, lambda layer, y, own: layer.step(y{pass}, own, inplace))
+        return self.through(self.fit(x, "B{second}"), cache, lambda layer, y, own: layer.step(y{pass}, own, inplace))
 
     def through(self, x: Tensor, cache: {name}Cache, call: Callable[..., Tensor]) -> Tensor:
         """What comes of x; call: a layer, its input and its cache -> its result."""

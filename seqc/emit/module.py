@@ -11,6 +11,7 @@ from seqc.emit.generate import generate_method
 from seqc.emit.pruning import methods_text
 from seqc.emit.shrinking import shrinking_methods
 from seqc.emit.signature import Dim, Param, Signature
+from seqc.emit.sizes import choices_lines
 from seqc.emit.text import docstring, group, lay
 from seqc.ir.dims import unprimed
 
@@ -32,7 +33,8 @@ def module_text(sig: Signature) -> str:
         lay("def __init__(", ["self", "*", *keys], ") -> None:", 4),
         "        super().__init__()",
         "        self.axis = axis",
-        lay("self.dims = {", [f'"{d.name}": {d.name}' for d in sizes], "}", 8),
+        lay("self.dims = _whole_sizes(", [f"{d.name}={d.name}" for d in sizes], ")", 8),
+        *choices_lines(sig.class_name, sizes, 8),
     ]
     lines += _held(owned, masks)
     lines += _resets(owned, sizes) if owned else []
@@ -108,7 +110,19 @@ def _call(sig: Signature, own: Mapping[str, str], method: str, function: str) ->
     states += ["axis=self.axis if axis is None else axis", "states_every=states_every"] if time else []
     words = "The recurrence over a sequence" if time else "One step"
     head = head_text(sig, method, time, params=False, indent=4)
-    return ["", head, f'        """{words}; see `{function}`."""', lay(f"return {function}(", [*given, *states], ")", 8)]
+    lines = ["", head, f'        """{words}; see `{function}`."""']
+    if told := telling(sig):
+        first = next((s for s in sig.initial if s not in own), "")  # states that a call gave were made by these sizes
+        lines += [f"        if {first} is None:"] if first and not time else []
+        lines.append(lay("_as_made(", ["self", *(f"{x}={x}" for x in told)], ")", 12 if first and not time else 8))
+    return [*lines, lay(f"return {function}(", [*given, *states], ")", 8)]
+
+
+def telling(sig: Signature) -> list[str]:
+    """Inputs that together have every dim of the Module that an input has: the first one with each."""
+    given = {x.name: x.dims for x in sig.required}
+    found = {d.name: next((x for x, dims in given.items() if d.name in dims), "") for d in module_sizes(sig)}
+    return [x for x in given if x in found.values()]
 
 
 def _mentions(line: str, name: str) -> bool:

@@ -67,6 +67,10 @@ def shrink(self, **kept):
     for dim in kept:
         if dim not in _UNITS:
             raise ValueError(f"positions of {dim} do not go: {_WHOLE.get(dim, 'there is no such dim')}")
+        places = torch.as_tensor(kept[dim] if hasattr(kept[dim], "__iter__") else 0.5)
+        whole = places.dim() == 1 and places.dtype in (torch.int32, torch.int64)
+        if not whole or not set(places.tolist()) <= {*range(self.dims[dim])}:
+            raise ValueError(f"{dim}={kept[dim]!r}: say which positions stay, a list of numbers from 0 to {self.dims[dim] - 1}")
     found = {}
     for dim, reads in _UNITS.items():
         if dim in kept:

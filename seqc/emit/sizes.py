@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 
 from seqc.diagnostics import Diagnostic, Unsupported
-from seqc.emit.signature import Signature
+from seqc.emit.signature import Dim, Signature
 from seqc.emit.text import either, group, lay, unpack
 from seqc.ir.dims import unprimed
 
@@ -125,14 +126,21 @@ def sizes_text(sig: Signature, time: bool = True) -> str:
         text += ["    if cu_seqlens is not None:", f"        B = _sequences(cu_seqlens, {clock(sig)})"]
     if late:
         text += [either(late, 4), refusal]
-    for dim in sig.dims:
+    text += choices_lines(sig.spec, sig.dims, 4)
+    return "\n".join([*text, f"    return {', '.join(dims(sig, time))}"])
+
+
+def choices_lines(who: str, dims: Iterable[Dim], indent: int) -> list[str]:
+    """The lines that refuse sizes which are not among those of their dim, where a dim has a set of them."""
+    pad, lines = " " * indent, list[str]()
+    for dim in dims:
         if dim.choices:
             allowed = ", ".join(map(str, dim.choices))
-            text += [
-                f"    if {dim.name} not in {group(list(map(str, dim.choices)))}:",
-                f'        raise ValueError(f"{sig.spec}: dim {dim.name} is {{{dim.name}}}; it may be {allowed}")',
+            lines += [
+                f"{pad}if {dim.name} not in {group(list(map(str, dim.choices)))}:",
+                f'{pad}    raise ValueError(f"{who}: dim {dim.name} is {{{dim.name}}}; it may be {allowed}")',
             ]
-    return "\n".join([*text, f"    return {', '.join(dims(sig, time))}"])
+    return lines
 
 
 def layout_text(sig: Signature) -> str:

@@ -32,7 +32,7 @@ def test_text_is_formatted_and_clean(name: str) -> None:
     assert ruff("format") == FILES[name]
     assert "All checks passed" in ruff("check", "--select", "E,F,W")
     imported = re.findall(r"^\s*(?:from|import) (\w+)", FILES[name], re.MULTILINE)
-    assert set(imported) <= {"__future__", "collections", "typing", "math", "torch", "triton"}
+    assert set(imported) <= {"__future__", "collections", "typing", "functools", "inspect", "math", "torch", "triton"}
 
 
 def test_text_is_stable() -> None:

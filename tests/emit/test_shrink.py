@@ -117,6 +117,9 @@ def test_what_is_wrong_is_said(heads: seqc.Recurrence) -> None:
     whole = layer(heads)
     with pytest.raises(ValueError, match="there is no such dim"):
         whole.shrink(Q=[0])
+    for places in (4, None, [0.5], [[0, 1]], [0, 6], [-1], [True, False], torch.tensor(3)):
+        with pytest.raises(ValueError, match="say which positions stay, a list of numbers from 0 to 5"):
+            whole.shrink(D=places)
     with pytest.raises(ValueError, match="which is no share"):
         whole.prune_units("D", 1.5)
     with torch.no_grad():

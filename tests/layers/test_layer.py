@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 from typing import Any
 
 import pytest
@@ -262,7 +263,7 @@ def test_a_layer_can_be_sent_and_compiled_once() -> None:
 @torch.no_grad()
 def test_a_stack_is_compiled_whole() -> None:
     """By torch.compile, without a break: a call, a call with a cache, and steps."""
-    stack = seqc.nn.layer("gla", 6, layers=2, backend="torch", conv=3)
+    stack = nn.layer("gla", 6, layers=2, backend="torch", conv=3)
     compiled = torch.compile(stack, fullgraph=True, dynamic=True, backend="eager")
     step = torch.compile(stack.step, fullgraph=True, backend="eager")
     one, other = stack.cache(), stack.cache()
@@ -299,3 +300,24 @@ def test_native_code_in_a_layer(name: str) -> None:
     x = torch.randn(2, 20, 8)
     mask = torch.arange(20) < torch.tensor([[20], [3]])
     close(native(x, mask=mask), plain(x, mask=mask), 1e-5)
+
+
+@pytest.mark.parametrize("layers", [None, 2])
+def test_what_a_layer_is_given_fits_it(layers: int | None) -> None:
+    """Inputs of another width, without a batch, of another kind; a cache that is none; sizes that are no sizes."""
+    layer = nn.layer("gla", 8, layers=layers, H=2, backend="torch")
+    name, x = type(layer).__name__, torch.zeros(2, 5, 8)
+    for wrong in (x[..., :6], x[0]):
+        with pytest.raises(ValueError, match=re.escape(f"{name}: x has shape {list(wrong.shape)}; it is [B, T, d_model = 8]")):
+            layer(wrong)
+    for wrong in (x, x[:, 0, :6]):
+        with pytest.raises(ValueError, match=re.escape(f"{name}: x has shape {list(wrong.shape)}; it is [B, d_model = 8]")):
+            layer.step(wrong, layer.cache())
+    for args in ((x.numpy(),), (None,), (x, x)):
+        with pytest.raises(TypeError, match="x is a tensor or a PackedSequence, and cache what `cache\\(\\)` gives"):
+            layer(*args)
+    with pytest.raises(ValueError, match=r"mask is \[B, T\] of torch.bool, .*; it is \[\] of list"):
+        layer(x, mask=[True])
+    for sizes in ({"d_model": 8.0}, {"d_model": 0}, {"H": 0}, {"K": -1}):
+        with pytest.raises(ValueError, match="a size is a whole number, 1 or more"):
+            nn.layer("gla", **{"d_model": 8, **sizes}, layers=layers, backend="torch")
