@@ -8,6 +8,7 @@ a library ahead, for the emitted file to find.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +62,8 @@ def kernels(source: NativeSource, alone: bool = True, whole: bool = True) -> Ker
 
 def finished(native: Kernels) -> Kernels:
     """The CPU part of an emitted file, with what its kernels need of the C++ that all have, and nothing else of it."""
-    before = needed(BEFORE, "".join(one.text for one in native.libraries))
+    texts = (text for text in (native.text, *native.runtime) if text != _constant("RUNTIME", BEFORE))
+    before = needed(BEFORE, "".join(kernels for text in texts for kernels in re.findall(r'r"""\n(.*?)"""', text, re.DOTALL)))
     runtime = tuple(_constant("RUNTIME", before) if text == _constant("RUNTIME", BEFORE) else text for text in native.runtime)
     libraries = tuple(replace(one, text=f"\n{before}{one.text}") for one in native.libraries)
     return replace(native, runtime=runtime, libraries=libraries)

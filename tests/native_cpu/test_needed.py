@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from seqc.backends.native_cpu import loader
-from seqc.backends.native_cpu.needed import needed
+from seqc.backends.native_cpu.needed import _definitions, needed, words_of
 from seqc.backends.native_cpu.source import BEFORE
 from seqc.driver.compile import compile_spec
 from seqc.driver.options import Options
+from tests.emit.test_index import MEMORY
 from tests.native_cpu.syntax import sizes_of, sources_of
 
 SPECS = Path(__file__).parents[2] / "specs"
@@ -40,6 +42,17 @@ def test_nothing_is_left_that_no_kernel_reaches() -> None:
     others = "seqc_log", "seqc_tanh", "gather", "transpose", "run_programs", "seqc_draw"
     assert not any(f" {name}(" in text for name in others)
     assert "struct Team" not in text and "seqc_large_pages" in text
+
+
+@pytest.mark.parametrize("spec", [SPECS / "soft_dtw.seq", SPECS / "bidirectional_gru.seq", SPECS / "mamba_block.seq", MEMORY])
+def test_files_of_several_stages_have_what_they_name(spec: str | Path) -> None:
+    """Walks around an inner plan too: its kernels are a library of their own."""
+    texts = re.findall(r'^_(\w+) = r"""(.*?)"""', compile_spec(spec, Options("cpu")).text, re.DOTALL | re.MULTILINE)
+    assert [name for name, _ in texts].count("NATIVE_RUNTIME") == 1
+    words, before = words_of("\n".join(text for _, text in texts)), dict(texts)["NATIVE_RUNTIME"]
+    assert {"padded", "forward_program"} <= words
+    for one in _definitions(BEFORE):
+        assert not one.names & words or one.text in before
 
 
 def test_recurrences_of_a_file_share_what_they_need() -> None:
