@@ -6,26 +6,17 @@ scan. Arrays keep the layout [B, T, dims]; the change to time-first is part of t
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
-
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import jax.numpy as jnp
 from jax import lax, nn
 
 from benchmarks.contender import DECODE, FORWARD, TRAIN, Absent, Contender, Results
+from benchmarks.peers import jax_fields
+from benchmarks.peers.jax_base import Arrays, Run, affine, combine, over_time
 from benchmarks.tasks import Task
-
-Arrays = Mapping[str, Any]
-Run = Callable[[Arrays, Arrays], dict[str, Any]]  # inputs and params, initial states -> outputs
-
-
-def over_time(step: Callable[..., Any], start: Any, *sequences: Any, reverse: bool = False) -> Any:
-    """`lax.scan` over axis 1."""
-    return jnp.swapaxes(lax.scan(step, start, tuple(jnp.swapaxes(x, 0, 1) for x in sequences), reverse=reverse)[1], 0, 1)
 
 
 def _readout(q: Any, S: Any) -> Any:
@@ -62,13 +53,8 @@ def _delta_rule(x: Arrays, states: Arrays) -> dict[str, Any]:
     return {"o": o / jnp.sqrt(x["q"].shape[-1])}
 
 
-def _affine(h: Any, now: Any) -> Any:
-    h = now[0] * h + now[1]
-    return h, h
-
-
 def _hgrn(x: Arrays, states: Arrays) -> dict[str, Any]:
-    return {"o": over_time(_affine, states["h_0"], jnp.exp(x["g"]), x["x"])}
+    return {"o": over_time(affine, states["h_0"], jnp.exp(x["g"]), x["x"])}
 
 
 def _mamba(x: Arrays, states: Arrays) -> dict[str, Any]:
@@ -114,51 +100,30 @@ def _gru(x: Arrays, states: Arrays) -> dict[str, Any]:
     return {"h": over_time(step, states["h_0"], x["x_r"], x["x_z"], x["x_n"])}
 
 
-def _advantages(x: Arrays, states: Arrays) -> tuple[Any, Any]:
-    """What A is multiplied by, and what is added, at each step: rlax's form of generalised advantages."""
-    kept = x["gamma"] * (1 - x["done"])
-    after = jnp.concatenate([x["v"][:, 1:], states["after_0"][:, None]], 1)
-    return x["lambda_"] * kept, x["r"] + kept * after - x["v"]
-
-
-def _gae(x: Arrays, states: Arrays) -> dict[str, Any]:
-    A = over_time(_affine, states["A_0"], *_advantages(x, states), reverse=True)
-    return {"A": A, "returns": A + x["v"]}
-
-
-def _combine(first: Any, second: Any) -> Any:
-    return first[0] * second[0], second[0] * first[1] + second[1]
-
-
 def _hgrn_tree(x: Arrays, states: Arrays) -> dict[str, Any]:
-    return {"o": lax.associative_scan(_combine, (jnp.exp(x["g"]), x["x"]), axis=1)[1]}
+    return {"o": lax.associative_scan(combine, (jnp.exp(x["g"]), x["x"]), axis=1)[1]}
 
 
 def _mamba_tree(x: Arrays, states: Arrays) -> dict[str, Any]:
     dt = nn.softplus(x["delta"] + x["bias"])
     a = jnp.exp(-dt[..., None] * jnp.exp(x["A_log"]))
     b = (dt * x["u"])[..., None] * x["Bt"][:, :, None, :]
-    h = lax.associative_scan(_combine, (a, b), axis=1)[1]
+    h = lax.associative_scan(combine, (a, b), axis=1)[1]
     return {"y": (jnp.einsum("btn,btdn->btd", x["Ct"], h) + x["skip"] * x["u"]) * nn.silu(x["z"])}
 
 
-def _gae_tree(x: Arrays, states: Arrays) -> dict[str, Any]:
-    A = lax.associative_scan(_combine, _advantages(x, states), axis=1, reverse=True)[1]
-    return {"A": A, "returns": A + x["v"]}
-
-
 SCANS: dict[str, Run] = {
+    **jax_fields.SCANS,
     "linear_attention": _linear(lambda x: 1.0),
     "retention": _linear(_gamma),
     "gla": _linear(lambda x: jnp.exp(x["g"])),
     "delta_rule": _delta_rule,
     "hgrn": _hgrn,
-    "gae": _gae,
     "mamba": _mamba,
     "lstm": _lstm,
     "gru": _gru,
 }
-TREES: dict[str, Run] = {"gae": _gae_tree, "hgrn": _hgrn_tree, "mamba": _mamba_tree}
+TREES: dict[str, Run] = {**jax_fields.TREES, "hgrn": _hgrn_tree, "mamba": _mamba_tree}
 
 
 def contenders(task: Task) -> list[Contender | Absent]:
