@@ -118,7 +118,7 @@ class Waves(Around):
         weights = []
         for x in self.inner.outputs:
             own = self._turned(x, f"d_{safe_name(x)}")
-            weights.append(f"_late({own}, width)" if x in self.after else f"_spread({own})")
+            weights.append(f"_late({own}, width)" if x in self.after else f"_diagonals({own}, spread=True)")
         for x in self.inner.states:
             held = x not in self.program.states
             base = next(e.state for e in self.edges.values() if e.held == x) if held else x
@@ -212,36 +212,28 @@ class _Places(NamedTuple):
     shape: tuple
 
 
-def _cells(steps, width, device):
-    """Row and column of the cells of each diagonal; rows outside of the plane are negative, or too large."""
-    columns = torch.arange(width, device=device)
-    return torch.arange(steps + width - 1, device=device)[:, None] - columns, columns
+def _diagonals(x, spread=False):
+    """[B, T, U, ...] as [B, T + U - 1, U, ...]: at [d, u] what x has at [d - u, u]; outside the nearest row, or zero (spread).
 
-
-def _diagonals(x):
-    """[B, T, U, ...] as [B, T + U - 1, U, ...]: at [d, u] what x has at [d - u, u]; outside the nearest row of the column."""
-    rows, columns = _cells(x.shape[1], x.shape[2], x.device)
-    return x[:, rows.clamp(0, x.shape[1] - 1), columns]
-
-
-def _spread(x):
-    """The same with zeros outside."""
-    rows, columns = _cells(x.shape[1], x.shape[2], x.device)
-    inside = ((rows >= 0) & (rows < x.shape[1])).view(1, *rows.shape, *[1] * (x.dim() - 3))
-    return torch.where(inside, _diagonals(x), 0.0)
+    Where x stands between U - 1 such rows on either side, its columns turned around, the places of a diagonal have one stride.
+    """
+    x, more = x.flip(2), x.shape[2] - 1
+    around = (torch.zeros_like(y) if spread else y for y in (x[:, :1], x[:, -1:]))
+    first, last = (y.expand(-1, more, *y.shape[2:]) for y in around)
+    x = torch.cat([first, x, last], 1)
+    batch, row, column, *rest = x.stride()
+    return x.as_strided((len(x), x.shape[1] - more, *x.shape[2:]), (batch, row, row + column, *rest)).contiguous().flip(2)
 
 
 def _rows(x, steps):
     """[B, T + U - 1, U, ...] as [B, T, U, ...]."""
-    columns = torch.arange(x.shape[2], device=x.device)
-    return x[:, torch.arange(steps, device=x.device)[:, None] + columns, columns]
+    batch, row, column, *rest = x.stride()
+    return x.as_strided((len(x), steps, *x.shape[2:]), (batch, row, row + column, *rest))
 
 
 def _in_plane(x):
     """[B, T + U - 1, U]: 1 for a cell of the plane, 0 outside."""
-    rows, _ = _cells(x.shape[1], x.shape[2], x.device)
-    inside = ((rows >= 0) & (rows < x.shape[1])).to(x.dtype)
-    return inside.expand(x.shape[0], *inside.shape).contiguous()
+    return _diagonals(torch.ones_like(x[:, :, :, *[0] * (x.dim() - 3)]), spread=True)
 
 
 def _moved(x, back, beside):
