@@ -19,7 +19,7 @@ from importlib import import_module
 
 from seqc import __version__
 from seqc.cli.commands.terminal import painted
-from seqc.diagnostics import Diagnostic, Refusal, SeqcBug, visible
+from seqc.diagnostics import Diagnostic, Refusal, SeqcBug, near_miss, visible
 
 COMMANDS = {
     "compile": "write the standalone Python file of a spec",
@@ -40,6 +40,7 @@ COMMANDS = {
     "lsp": "serve editors: mistakes, meanings, completion, renaming, layout",
     "completion": "print a script that completes words in a shell",
 }
+BEGIN = "To begin: seqc new my, then seqc check my.seq, seqc compile my.seq, seqc bench my.seq. seqc COMMAND --help tells more."
 DONE, WRONG, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -71,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: list[str]) -> int:
     """Run the command that the words ask for."""
+    word = next((word for word in given if not word.startswith("-")), None)
+    if word is not None and word not in COMMANDS:
+        print(f"seqc: there is no command `{visible(word)}`: {near_miss(word, COMMANDS, 'one of')}", file=sys.stderr)
+        return USAGE
     try:
         parser = build_parser(given)
         args = parser.parse_args(given)
@@ -114,7 +119,7 @@ def _silent(code: int) -> int:
 
 def build_parser(given: Sequence[str]) -> argparse.ArgumentParser:
     """The parser; of the commands, only the one that is called knows its arguments."""
-    parser = argparse.ArgumentParser(prog="seqc", description="Write the recurrence, get the kernel.")
+    parser = argparse.ArgumentParser(prog="seqc", description="Write the recurrence, get the kernel.", epilog=BEGIN)
     parser.add_argument("--version", action="version", version=f"seqc {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     called = next((word for word in given if word in COMMANDS), None)

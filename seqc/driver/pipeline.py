@@ -61,7 +61,7 @@ def lowerings(program: Program, form: str | None = None, rows: int | None = None
 
 def _form(form: str | None) -> str | None:
     if form is not None and form not in FORMS:
-        raise _refused("form", f"there is no form `{form}`", near_miss(form, FORMS, "one of"))
+        raise _refused("form", f"there is no form `{form}`", near_miss(form, (*FORMS, "newton"), "one of"))
     return form
 
 

@@ -363,7 +363,7 @@ class Elaborator(Names):
             return False
         if e.dims is None and over in ("yes", "other"):
             label = Label(e.name.span, "over which dims?")
-            dim = next(iter(self.scope.dims)) if len(self.scope.dims) == 1 else "K"
+            dim = next(reversed(self.scope.dims), "K")
             help = f"the dims stand in brackets behind the name: `{name}[{dim}](...)`"
             self.scope.report("missing-dims", f"`{name}` needs dims", label, help=help)
             return False

@@ -71,6 +71,7 @@ _NAMES = {  # names of values -> what to write
     "e": "write `exp(x)`; the number itself is `exp(1)`", "I": "the identity is `eye[K]`",
     "π": "write `pi`", "PI": "write `pi`",
     "True": "write 1", "true": "write 1", "False": "write 0", "false": "write 0", "None": "leave it out",
+    "zeros": "write 0: it stands for every element", "ones": "write 1: it stands for every element",
     **dict.fromkeys(("nan", "NaN", "NAN"), "no number of a spec is undefined; choose with `where(condition, a, b)`"),
     **dict.fromkeys(("Inf", "INF", "infinity", "Infinity"), "write `inf`"),
     **dict.fromkeys(("eps", "epsilon", "ε"), "write the number, such as 1e-6"),

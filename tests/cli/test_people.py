@@ -89,6 +89,36 @@ def test_doctor(seqc: Seqc) -> None:
     assert told["ok"] and {row["what"] for row in told["lines"]} >= {"graphviz", "numpy"}
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        ("chek a.seq", 2, "seqc: there is no command `chek`: did you mean `check`?"),
+        ("new sub/my.seq", 1, "`sub/my.seq` is no name of a recurrence\n  = help: say `seqc new my -o sub/my.seq`"),
+        ("new my.seq", 1, "help: say `seqc new my`\n"),
+        ("new 1x", 1, "`1x` is no name of a recurrence"),
+        ("prove gla --points 0", 2, "`0` should be a number above 0"),
+        ("compile gla --form newtn -o -", 1, "there is no form `newtn`\n  = help: did you mean `newton`?"),
+        ("pass simplify a.ir", 1, "`a.ir` is a dump of `nowhere`, and there is no spec of that name here\n  = help: say where"),
+    ],
+)
+def test_slips_on_the_command_line(
+    seqc: Seqc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, code: int, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert seqc("compile", "gla", "--backend", "torch", "--dump", "d", "-o", "-")[0] == 0
+    text = (tmp_path / "d" / "06_derive_backward.ir").read_text()
+    (tmp_path / "a.ir").write_text(text.replace("# gla after", "# nowhere after"))
+    found, _, err = seqc(*words.split())
+    assert found == code and told in err
+
+
+def test_a_cache_that_cannot_be_made_is_told(seqc: Seqc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "below"))
+    told = {row["what"]: row for row in json.loads(seqc("doctor", "--json")[1])["lines"]}
+    assert not told["cache"]["ok"] and "libraries are built for each process anew" in told["cache"]["words"]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(seqc: Seqc, shell: str, tmp_path: Path) -> None:
     code, out, _ = seqc("completion", shell)

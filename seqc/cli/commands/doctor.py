@@ -49,7 +49,7 @@ def installation() -> Iterator[Line]:
     yield "python", sys.version_info >= (3, 11), f"{platform.python_version()} at {sys.executable}"
     for name in PACKAGES:
         yield name, (told := _version(name)) is not None, told or f"missing: pip install {name}"
-    yield "graphviz", (dot := shutil.which("dot")) is not None, dot or "not installed: `seqc graph` draws no SVG, only DOT"
+    yield "graphviz", (dot := shutil.which("dot")) is not None, dot or "not installed: seqc draws graphs itself, more plainly"
     yield "cache", *_cache()
 
 
@@ -113,6 +113,9 @@ def _cache() -> tuple[bool, str]:
     if folder is None:
         return False, "no home folder: libraries are built for each process anew"
     if not folder.is_dir():
+        above = next(path for path in folder.absolute().parents if path.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK)):
+            return False, f"{folder} cannot be made in {above}: libraries are built for each process anew"
         return True, f"{folder} (made by the first native kernel)"
     if problem := _native_distrust(folder, folder=True):
         return False, f"{folder} is not used, for {problem}: libraries are built for each process anew"

@@ -26,6 +26,13 @@ def run(args: argparse.Namespace) -> int:
     from seqc.files import STDOUT, put, write
     from seqc.frontend.elaborate import load
 
+    if not args.name.isidentifier():
+        path = Path(args.name)
+        help = "a name is made of letters, digits and `_`, and begins with a letter"
+        if path.stem.isidentifier():  # a path, or the file's name
+            where = f" -o {path.with_suffix('.seq')}" if path.parent != Path() else ""
+            help = f"say `seqc new {path.stem}{where}`"
+        raise SpecError(Diagnostic("bad-name", f"`{args.name}` is no name of a recurrence", help=help))
     text = copied(args.like, args.name) if args.like else starter(args).replace("NAME", args.name)
     load(text)  # says what is wrong with the name
     if args.output == STDOUT:

@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the stage and print what it gives."""
-    from seqc.diagnostics import Diagnostic, Refusal
+    from seqc.diagnostics import Diagnostic, Refusal, SpecError
     from seqc.driver.dump import read, text_of
     from seqc.driver.one_pass import one_pass
     from seqc.frontend.elaborate import load
@@ -39,7 +39,13 @@ def run(args: argparse.Namespace) -> int:
         help = "`seqc compile SPEC --dump DIR` writes dumps; the spec of another graph is told by `--spec`"
         message = f"`{args.file}` is no dump: it does not begin with `# SPEC after STAGE`"
         raise Refusal(Diagnostic("bad-graph", message, help=help))
-    program = load(args.spec or spec_path(head[1] if head else ""))
+    try:
+        program = load(args.spec or spec_path(head[1] if head else ""))
+    except SpecError as problem:
+        if args.spec or problem.diagnostics[0].code != "no-file":
+            raise
+        message = f"`{args.file}` is a dump of `{head[1] if head else ''}`, and there is no spec of that name here"
+        raise Refusal(Diagnostic("no-file", message, help="say where it is: `--spec FILE.seq`")) from problem
     found = one_pass(args.name, program, given, args.form, args.rows)
     print(text_of(args.name, found, program), end="")
     return 0

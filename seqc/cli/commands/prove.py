@@ -9,7 +9,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from seqc.cli.commands.options import add_json, add_spec, dim
+from seqc.cli.commands.options import add_json, add_spec, count, dim
 
 if TYPE_CHECKING:
     from seqc.ir.block import Block
@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dim", dest="dims", action="append", default=[], type=dim, metavar="NAME=SIZE", help=help)
     parser.add_argument("--form", metavar="NAME", help="step, scan or chunkwise (default: those that are chosen)")
     parser.add_argument("--rows", type=int, metavar="C", help="steps per block, a power of two (default: as few as are served)")
-    parser.add_argument("--points", type=int, default=2, metavar="N", help="random points for each fact (default: 2)")
+    parser.add_argument("--points", type=count, default=2, metavar="N", help="random points for each fact (default: 2)")
     add_json(parser)
 
 
