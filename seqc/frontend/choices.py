@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from seqc.frontend.values import Misuse, Value, apply, number, real, reduced
-from seqc.ir.graph import Node, const, index, node, size
+from seqc.ir.dims import primed
+from seqc.ir.graph import Node, const, index, node, renamed, size
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.indexing import as_place, gather, put
 
@@ -32,8 +33,8 @@ def chosen(x: Value, dims: tuple[str, ...]) -> Value:
 def position(x: Value, dims: tuple[str, ...]) -> Value:
     """`position[V](x)`: a number as a position, rounded down and cut to those that V has; NaN is the first one."""
     x = real(x)
-    if len(dims) != 1 or dims[0] in x.order:
-        raise Misuse("a position is one of one other dim", help="write `position[V](x)`, and call a V of x by another name")
+    if len(dims) != 1:
+        raise Misuse("a position is one of one dim", help="write `position[V](x)`")
     largest = apply("sub", Value(size(dims[0])), number(1.0))
     cut = apply("where", apply("gt", x, number(0.0)), apply("min", x, largest), number(0.0))
     return replace(apply("floor", cut), places=dims[0])
@@ -47,11 +48,20 @@ def _place(place: Node, dim: str) -> Node:
     return as_place(node("min", low, size(dim) - 1.0))
 
 
+def _apart(x: Node, place: Value) -> tuple[Node, Node, str]:
+    """x, positions as whole numbers, and the dim of x that they are of: positions may have that dim too, which x then calls
+    by another name."""
+    dim, at = place.places, place.node
+    other = primed(dim, {*x.dims, *at.dims}) if dim in at.dims else dim
+    return renamed(x, dim, other), _place(at, dim), other
+
+
 def rows_at(x: Node, place: Value) -> Node:
     """x at positions of one of its dims."""
-    return gather(x, _place(place.node, place.places), place.places)
+    return gather(*_apart(x, place))
 
 
 def written_rows(x: Node, rows: Node, place: Value) -> Node:
     """x with `rows` at positions of one of its dims; of several rows for one position the last stays."""
-    return put(x, rows, _place(place.node, place.places), place.places)
+    x, at, other = _apart(x, place)
+    return renamed(put(x, rows, at, other), other, place.places)

@@ -52,7 +52,7 @@ def indexed(scope: Scope, value: Value, place: Value, where_: Span, at: Span) ->
         return None
     order: list[str] = []
     for d in value.order:
-        order += [x for x in place.order if x not in value.order] if d == dim else [d]
+        order += [x for x in place.order if x == dim or x not in value.order] if d == dim else [d]
     found = value.of(rows_at(part, place) if dim in part.dims else part for part in real(value).pair)
     return Value(found.node, tuple(order), found.imag, within(value.written, order))
 
@@ -73,10 +73,6 @@ def declared_index(scope: Scope, decl: Decl) -> None:
     if decl.places is None or not scope.known_dims((decl.places,)):
         return
     name = decl.name.id
-    if decl.places.id in (dim.id for dim in decl.dims):
-        help = "an index with one entry for each of several reads has a dim of their number, as `input w[K] index V`"
-        label = Label(decl.places.span, "its own dim")
-        scope.report("bad-index", f"`{name}` cannot tell positions of a dim that it has", label, help=help)
     marks = {"a range": decl.interval, "a unit norm": decl.unit, "`complex`": decl.is_complex or None}
     for what, mark in marks.items():
         if mark is not None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from seqc.analysis.derivative import vjp
 from seqc.frontend import syntax
 from seqc.frontend.complex_pairs import ZERO
+from seqc.frontend.syntax import Expr
+from seqc.frontend.trees import names_in
 from seqc.frontend.values import Misuse, Value, real
 from seqc.ir.graph import BATCH, Node, const, depends, leaf, substitute, topological
 from seqc.ir.ops.structure import expanded
@@ -37,7 +39,7 @@ def grad(work: Elaborator, e: syntax.Call, frame: Frame) -> Value | None:
     known = {} if bound else {word: value for word, value in work.fed(e.span).items() if word != name}
     stands = {word: _leaves(work, value) for word, value in known.items()}
     held = _leaves(work, x) if name else x
-    others = [word for word in frame.own if word != name]
+    others = _read(of, frame, name)
     if bound:
         whole = work.expr(of, _again(work, replace(frame, bound={**frame.bound, name: held}), others))
     elif name or stands:
@@ -55,6 +57,17 @@ def _leaves(work: Elaborator, x: Value) -> Value:
     work.stand_ins += 1
     parts = [leaf("state", f"grad.{work.stand_ins}.{i}", (BATCH, *work.scope.beside, *x.order)) for i in range(len(x.parts))]
     return Value(parts[0], x.order, parts[1] if len(parts) > 1 else None, x.written, x.places)
+
+
+def _read(of: Expr, frame: Frame, x: str) -> list[str]:
+    """The step's own values behind E, in their order: each is made of those before it. What is behind x does not count."""
+    found: list[str] = []
+    read = names_in(of)
+    for word, (e, _) in reversed([*frame.own.items()]):
+        if word in read and word != x:
+            found.append(word)
+            read |= names_in(e)
+    return found[::-1]
 
 
 def _again(work: Elaborator, frame: Frame, words: Iterable[str]) -> Frame:

@@ -258,7 +258,7 @@ class Names(ABC):
         if place is None:
             return None
         dim = place.places
-        several = [d for d in place.order if d not in own]
+        several = [d for d in place.order if d == dim or d not in own]
         if dim not in own or len(several) > 1:
             tells = f"tells positions of `{dim}`" if dim else "a number"
             label, there = Label(index.span, tells), Label(state.span, f"has the dims {shown(own)}")

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from seqc.diagnostics import Label, Span
 from seqc.frontend import syntax
+from seqc.frontend.choices import CHOICES
 from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Expr
 from seqc.frontend.values import Value, renamed_dims
@@ -68,7 +69,9 @@ def _taken(scope: Scope, value: Value, item: syntax.Position, where: Span) -> Va
     at = whole_number(scope, item.at)
     if at is None:
         cause = "a position is a whole number that is known when the spec is compiled"
-        help = f"what a value tells is a position too: `{where.text}[position[{dim}]({item.at.span.text})]`"
+        word = item.at.span.text
+        told = isinstance(item.at, syntax.Call) and item.at.name.id in CHOICES
+        help = f"what a value tells is a position too: `{where.text}[{word if told else f'position[{dim}]({word})'}]`"
         scope.report("bad-position", f"this is no position of `{dim}`", Label(item.at.span), cause=cause, help=help)
         return None
     if at not in (0, -1) and not _inside(scope, dim, at, item):

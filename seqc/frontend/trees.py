@@ -86,3 +86,9 @@ def walk(expr: Expr) -> Iterator[Expr]:
         here = stack.pop()
         yield here
         stack.extend(reversed(children(here)))
+
+
+def names_in(expr: Expr) -> set[str]:
+    """The names that an expression reads, whatever stands in brackets behind them."""
+    found = {part.name.id for part in walk(expr) if isinstance(part, Subscript)}
+    return found | {part.id for part in walk(expr) if isinstance(part, Name)}

@@ -156,8 +156,8 @@ def total(x: Node, dims: Iterable[str]) -> Node:
 
 
 def renamed(x: Node, old: str, new: str) -> Node:
-    """x with its dim `old` called `new` (no effect when x has no such dim)."""
-    return node("rename", x, old=old, new=new) if old in x.dims else x
+    """x with its dim `old` called `new` (no effect when x has no such dim, or it is called so)."""
+    return node("rename", x, old=old, new=new) if old in x.dims and old != new else x
 
 
 def along(n: Node) -> tuple[str, ...]:

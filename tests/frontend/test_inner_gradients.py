@@ -53,6 +53,13 @@ def test_what_reads_x_counts_through_values_of_a_step() -> None:
     same("h = fold[J](x, m -> e = y * m, m + grad(sum[K](e), y))\nS = S[t-1]\n", "h = fold[J](x, m -> m + m)\nS = S[t-1]\n")
 
 
+def test_a_step_has_several_derivatives_by_its_running_value() -> None:
+    names = [f"g{i}" for i in range(6)]
+    own = ", ".join(f"{name} = grad(sum[K](e^{i % 3 + 1}), m)" for i, name in enumerate(names))
+    same(f"h = fold[J](x, m -> e = y * m, {own}, {' + '.join(names)})\nS = S[t-1]\n",
+         "h = fold[J](x, m -> e = y * m, y * (2 + 4 * e + 6 * e^2))\nS = S[t-1]\n")
+
+
 def test_what_reads_a_definition_counts() -> None:
     same("a = 2 * x\nb = a * y\nh = grad(sum[K](b * y), a)\nS = S[t-1]\n", "h = y * y\nS = S[t-1]\n")
 

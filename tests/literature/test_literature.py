@@ -1,8 +1,8 @@
 """Recurrences of the literature in a user's words (`specs/*.seq`), each against a loop of its own, written from the paper.
 
 In: a spec and one step in torch (`memories.py`, `cells.py`, `descents.py`, `signals.py`, `layers.py`, `filters.py`,
-`traces.py`, `systems.py`), which shares nothing with the compiler. Compared are all outputs, final states and gradients: of
-a batch, of a pack that runs backwards, and of single steps. Native code and Triton have some.
+`traces.py`, `systems.py`, `neighbours.py`), which shares nothing with the compiler. Compared are all outputs, final states and
+gradients: of a batch, of a pack that runs backwards, and of single steps. Native code and Triton have some.
 """
 
 from __future__ import annotations
@@ -27,24 +27,26 @@ from tests.literature.descents import DESCENTS
 from tests.literature.filters import FILTERS
 from tests.literature.layers import LAYERS
 from tests.literature.memories import MEMORIES, Given, Made
+from tests.literature.neighbours import NEIGHBOURS
 from tests.literature.signals import SIGNALS
 from tests.literature.systems import SYSTEMS
 from tests.literature.traces import TRACES
 
 Step = Callable[[Given, Given, Given], Made]
-STEPS = {step.__name__: step for step in (*MEMORIES, *CELLS, *DESCENTS, *SIGNALS, *LAYERS, *FILTERS, *TRACES, *SYSTEMS)}
+STEPS = {step.__name__: step for step in (*MEMORIES, *CELLS, *DESCENTS, *SIGNALS, *LAYERS, *FILTERS, *TRACES, *SYSTEMS,
+                                           *NEIGHBOURS)}
 FOLDER = Path(__file__).parent / "specs"
 SOME = {"cpu": ("neural_queue", "deep_memory", "adpcm", "lorenz96", "cyfa", "spinn", "srukf", "lnn",
-                "hodgkin_huxley"),
+                "hodgkin_huxley", "message", "viterbi_path", "thomas"),
         "triton": ("conv_lstm", "lmu", "imm_filter", "sos", "neural_queue", "deep_memory", "predictive_coding",
                    "boolean_net", "adpcm", "lorenz96", "fox", "infini", "all_pole_lattice", "lbfgs",
                    "particle_filter", "student_changepoint", "cyfa", "hrr", "srukf", "capsules",
-                   "hodgkin_huxley")}
+                   "hodgkin_huxley", "message", "viterbi_path", "bierman", "kiefer", "dither")}
 STARTS = {  # what a state is near to as a run begins
     "hodgkin_huxley": {"V": -60.0}, "izhikevich": {"v": -60.0, "u": -13.0}, "hsmm": {"a": 0.0},
 }
 POSITIVE = {**dict.fromkeys(("imm_filter", "changepoint", "neural_queue", "infini", "kla"), ("P", "v", "q", "z", "lam")),
-            "adafactor": ("R", "C"), "dcc": ("h",)}
+            "adafactor": ("R", "C"), "dcc": ("h",), "bierman": ("d",)}
 STILL = ("every", "begun", "down", "perm")  # counts and a buffer have no gradient
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
