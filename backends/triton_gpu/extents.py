@@ -263,12 +263,8 @@ class Extents:
     def ways(self, what: str) -> list[list[list[Printed]]]:
         """The ways to do "forward", "infer" or "backward": each its kernels in their order, those together that have the same
         tile lengths."""
-        found = []
-        for way in self.schedule.ways[what]:
-            kernels = [self.printed[name] for name in way]
-            alone = any(k.kernel.name in self.schedule.parts for k in kernels)
-            found.append([[k] for k in kernels] if alone else [kernels])
-        return found
+        ways = self.schedule.ways[what]
+        return [[[self.printed[name] for name in names] for names in self.schedule.alike(way)] for way in ways]
 
     def kernels_of(self, what: str) -> list[Printed]:
         """All kernels that do so, in any way."""

@@ -10,7 +10,7 @@ and advances; what differs is which roots it has, which way it runs, and whether
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from types import MappingProxyType
@@ -102,6 +102,16 @@ class Schedule:
     def way(self, kernel: str, phase: str) -> tuple[str, ...]:
         """The way to do what a kernel is called after that has a phase; empty where there is none."""
         return next((way for way in self.ways.get(kernel, ()) if phase in way), ())
+
+    def alike(self, way: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        """The kernels of a way, those together that cut dims alike: they share what programs leave in parts. Not where other
+        kernels take pieces of other dims: there such parts are added up between the phases."""
+        apart = any(name in self.parts for name in way)
+        return (tuple(way),) if not apart and self.in_parts(way) else tuple((name,) for name in way)
+
+    def in_parts(self, way: Sequence[str]) -> bool:
+        """Whether programs of these kernels leave anything in parts."""
+        return any(array.partial for name in way for array in self.kernel(name).arrays)
 
     def kernel(self, name: str) -> Kernel:
         """One kernel, its items put in order when it is first asked for."""

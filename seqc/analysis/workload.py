@@ -24,7 +24,7 @@ class Workload:
 
 TILES = Workload()  # of a GPU, which are then used for every batch and length
 TILES_OF_MATRICES = Workload(batch=16)  # the same, of states that are matrices: their programs fill a GPU more than once
-FEW_MATRICES = Workload(batch=2)  # the same, of kernels that calls take where programs are few
+FEW_MATRICES = Workload(batch=8)  # the same, of kernels that calls take where programs are few
 TILED_BATCH = Workload(batch=16)  # the same, where the batch is an axis of a tile
 FORMS = Workload(batch=2)  # of a block: step, scan, chunkwise
 PRODUCTS = Workload(batch=4, length=32)  # in which order plain torch multiplies; length: blocks

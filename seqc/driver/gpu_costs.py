@@ -282,9 +282,9 @@ def _warps(chosen: Chosen, name: str, model: KernelModel, tiles: Mapping[str, in
 
 
 def _at_shape(summary: KernelSummary, shape: Shape, sizes: Mapping[str, int]) -> KernelSummary:
-    """The kernel's summary with the extents of a shape, where programs share a dim out."""
+    """The kernel's summary with the extents of a shape, where programs share a dim out, and do not go through its pieces."""
     there = {**sizes, BATCH: shape.batch}
-    dims = tuple(replace(d, size=there[d.name]) if d.role != "whole" and d.name in there else d for d in summary.dims)
+    dims = tuple(replace(d, size=there[d.name]) if d.role in ("grid", "block") and d.name in there else d for d in summary.dims)
     return replace(summary, dims=dims)
 
 

@@ -16,6 +16,7 @@ from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSumma
 from seqc.backends.triton_gpu.tuning.targets import TARGETS, Target, target_named
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
 from seqc.solver.enumerate import solve_by_enumeration
+from seqc.solver.expression import evaluate
 from seqc.solver.problem import Clash, Problem, Solution
 from seqc.solver.solve import solve
 
@@ -251,6 +252,18 @@ def test_tiles_that_were_made_and_fit_are_taken_whatever_spills() -> None:
     choice = choose("it", {"it": kernel}, target, lambda name, rows: told)
     assert isinstance(choice, Choice) and not choice.spilling
     assert choice.own("it", "BV") == 32 and choice.verdict("it") == GOOD and choice.asks("it") is None
+
+
+def test_shared_memory_that_was_enough_is_there_whatever_is_counted() -> None:
+    """The model counts no less than the toolchain takes, and may count more than there is."""
+    target, kernel = target_named("sm_90"), {64: gated(2048, 64)[64]}
+    told = (({"C": 64, "BV": 64, "warps": 4, "stages": 1}, GOOD),)
+    model = KernelModel(kernel[64], target)
+    assert evaluate(model.shared(), told[0][0]) > target.shared_per_unit
+    choice = choose("it", {"it": kernel}, target, lambda name, rows: told)
+    assert isinstance(choice, Choice) and choice.tiles("it") == told[0][0]
+    large = ((told[0][0], replace(GOOD, shared=300_000)),)
+    assert isinstance(choose("it", {"it": kernel}, target, lambda name, rows: large), Clash)
 
 
 def test_shared_memory_rules_out_more_stages_too() -> None:

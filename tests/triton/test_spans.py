@@ -15,8 +15,8 @@ from seqc.backends.triton_gpu.emit import triton_kernels
 from seqc.backends.triton_gpu.schedule import schedule
 from seqc.backends.triton_gpu.spans import CALL, blocks_between_saved, spans_of_call
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
+from seqc.backends.triton_gpu.tuning.lowered import Lowered
 from seqc.backends.triton_gpu.tuning.targets import target_named
-from seqc.backends.triton_gpu.tuning.tiles import Lowered
 from seqc.driver.pipeline import lower
 from seqc.frontend.elaborate import load
 from seqc.solver.expression import evaluate

@@ -11,8 +11,9 @@ from types import ModuleType
 import pytest
 import torch
 
+from seqc.backends.triton_gpu.tuning.lowered import Lowered
 from seqc.backends.triton_gpu.tuning.targets import target_named
-from seqc.backends.triton_gpu.tuning.tiles import Lowered, choose_tiles
+from seqc.backends.triton_gpu.tuning.tiles import choose_tiles
 from seqc.backends.triton_gpu.tuning.toolchain import judge
 from seqc.diagnostics import Unsupported
 from seqc.driver.compile import Options, compile_spec

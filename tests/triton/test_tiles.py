@@ -20,13 +20,15 @@ from seqc.backends.triton_gpu.schedule import prepared, schedule
 from seqc.backends.triton_gpu.tuning.choose import choose
 from seqc.backends.triton_gpu.tuning.jobs import Jobs
 from seqc.backends.triton_gpu.tuning.kernel_summary import Tile
+from seqc.backends.triton_gpu.tuning.lowered import Lowered
 from seqc.backends.triton_gpu.tuning.pacing import pacing
 from seqc.backends.triton_gpu.tuning.summary import summarize
 from seqc.backends.triton_gpu.tuning.targets import target_named
-from seqc.backends.triton_gpu.tuning.tiles import Chosen, Lowered, choose_tiles
+from seqc.backends.triton_gpu.tuning.tiles import Chosen, choose_tiles
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable
 from seqc.diagnostics import Unsupported
 from seqc.driver.compile import Options, compile_program
+from seqc.driver.gpu_costs import Shape, costs
 from seqc.driver.pipeline import lower, lowerings
 from seqc.frontend.elaborate import load
 from seqc.ir.graph import topological
@@ -72,6 +74,26 @@ def test_rows_are_those_of_least_time_of_forward_and_backward() -> None:
         assert f"{other.trained / 1000:.0f} us" in found.others()[rows]
 
 
+def test_other_rows_are_asked_about_at_the_tiles_of_those_chosen() -> None:
+    """The model knows rows least: what it takes for their best tiles may be far from it, and those chosen have been tried."""
+    found = chosen(SPECS / "retention.seq")
+    elsewhere = [job for job in found.beside() if dict(job.configuration.constants)["BT"] != found.block.rows]
+    assert elsewhere
+    for job in elsewhere:
+        one = next(one for name, one in found.kernels.items() if job.kernel == f"retention_{name}_kernel")
+        mine, told = (dict(x.configuration.constants) for x in (one.job, job))
+        assert told == mine | {"BT": told["BT"]} and job.configuration.warps == one.tiles.warps
+
+
+def test_phases_cut_dims_alike_only_where_they_hand_on_parts() -> None:
+    """The states' kernel and that of outputs each have tiles of their own; not where one leaves parts of what others read."""
+    plan = schedule(lower(load(SPECS / "retention.seq")))
+    assert plan.alike(("states", "outputs")) == (("states",), ("outputs",))
+    scan = schedule(lower(load(SPECS / "longhorn.seq"), form="scan"))
+    way = scan.way("backward", "cotangents")
+    assert scan.in_parts(way) and scan.alike(way) == (way,)
+
+
 def test_the_spec_limits_rows_and_tiles() -> None:
     text = (SPECS / "retention.seq").read_text()
     found = chosen(text + "\nschedule chunk {16}\ntile V {32}\n")
@@ -96,7 +118,7 @@ def test_wishes_that_clash_with_the_target_are_told() -> None:
 def test_spills_have_a_price() -> None:
     """What the toolchain says of the best tiles makes them dearer, by how much they spill; rows stay those of least time."""
     free = chosen(SPECS / "retention.seq", workload=TILES)
-    key = free.kernels["forward"].job.key
+    key = free.kernels["cotangents"].job.key
     many = replace(SPILL, spills=20_000, counts=(("spill", 10_000),))
     tables = (VerdictTable({key: said}) for said in (SPILL, many))
     few, found = (chosen(SPECS / "retention.seq", table=table, workload=TILES) for table in tables)
@@ -209,6 +231,17 @@ def test_one_rule_says_when_blocks_run_in_parallel() -> None:
         assert made["_way"](made["_PACE"], x, blocks, *ways) == at
     for kernel in ("forward", "infer"):
         assert said[kernel, 8, 512] and not said[kernel, 4000, 1]
+
+
+def test_what_passes_through_pieces_of_a_dim_is_moved_once() -> None:
+    """A kernel that goes through V, 256 long, in pieces of 128, moves inputs, states and gradients once each."""
+    shape = Shape(2, 2048, 4, 256)
+    (found,) = costs(load(SPECS / "simple_gla.seq"), "sm_90", [shape], {}, EMPTY)
+    (kernel,) = (one for one in found.training if "gradients_K" in one.kernel)
+    tokens, elements = shape.batch * shape.steps * shape.heads, shape.width**2
+    vectors = 2 * shape.width * 6 * tokens  # q, k, v, the cotangent of o; the gradients of q and k
+    states = 2 * elements * 2 * tokens // found.rows
+    assert vectors + states <= kernel.bytes <= 1.02 * (vectors + states)
 
 
 def test_a_comment_brings_no_primitive() -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from seqc.analysis.workload import Workload, nominal_sizes
+from seqc.backends.triton_gpu.tuning.lowered import Lowered
 from seqc.backends.triton_gpu.tuning.targets import Occupancy, occupancy, target_named
-from seqc.backends.triton_gpu.tuning.tiles import Chosen, ChosenKernel, Lowered, choose_tiles
+from seqc.backends.triton_gpu.tuning.tiles import Chosen, ChosenKernel, choose_tiles
 from seqc.backends.triton_gpu.tuning.toolchain import Job, available, refresh
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable, family, own_table
 from seqc.diagnostics import Unsupported

@@ -77,9 +77,10 @@ class KernelModel:
     def name(self, own: str) -> Name:
         return Name(self.called_by(own))
 
-    def constraints(self, kept: Iterable[Expr] = ()) -> list[Constraint]:
-        """Everything that tiles must satisfy. kept: 1 at tiles that are known to keep all registers, whatever is counted."""
-        return [*self.limits(), *self.budgets(kept), *self.quarantine()]
+    def constraints(self, kept: Iterable[Expr] = (), made: Iterable[Expr] = ()) -> list[Constraint]:
+        """Everything that tiles must satisfy. kept: 1 at tiles that are known to keep all registers, whatever is counted; made:
+        the same of those whose shared memory is known to be there."""
+        return [*self.limits(), *self.budgets(kept, made), *self.quarantine()]
 
     def variables(self) -> tuple[Variable, ...]:
         out = []
@@ -183,9 +184,10 @@ class KernelModel:
             found.append(Constraint(sentence, shared, "<=", Const(0)))
         return found
 
-    def budgets(self, kept: Iterable[Expr]) -> list[Constraint]:
+    def budgets(self, kept: Iterable[Expr], made: Iterable[Expr]) -> list[Constraint]:
         target, resident, warps = self.target, self.name("resident"), self.name("warps")
         shared = self.shared()
+        known = [one * RESIDENT[-1] * 16 * target.shared_per_unit for one in made]
         held = self.threads * target.registers_per_thread  # no thread holds more, whatever is counted
         if not self.spilling:
             counted = self.words() + self.threads * OVERHEAD_REGISTERS
@@ -208,13 +210,13 @@ class KernelModel:
                 f"a program's tiles fit its {target.shared_per_program} bytes of shared memory",
                 shared,
                 "<=",
-                Const(target.shared_per_program),
+                Sum((Const(target.shared_per_program), *known)),
             ),
             Constraint(
                 f"resident programs share the {target.shared_per_unit} bytes of shared memory of a unit",
                 resident * (shared + target.shared_reserved),
                 "<=",
-                Const(target.shared_per_unit),
+                Sum((Const(target.shared_per_unit), *known)),
             ),
             Constraint(
                 f"resident programs share the {target.warps_per_unit} warps of a unit",

@@ -167,7 +167,7 @@ class _OneKernel:
         """Those of each number of rows, joined where they say the same."""
         joined: dict[tuple[str, str], dict[int, Constraint]] = {}
         for c, builder in self.at.items():
-            for one in builder.constraints(self.kept(c)):
+            for one in builder.constraints(self.kept(c), self.there(c)):
                 joined.setdefault((one.sentence, one.relation), {})[c] = one
         out = []
         for (sentence, _), by_rows in joined.items():
@@ -189,6 +189,11 @@ class _OneKernel:
             for tiles, verdict in self.kernel.told
             if tiles["C"] == rows and (verdict.fits or verdict.work)
         ]
+
+    def there(self, rows: int) -> list[Chosen]:
+        """Tiles whose shared memory is known to be there, whatever is counted."""
+        known = (tiles for tiles, verdict in self.kernel.told if tiles["C"] == rows and verdict.error is None)
+        return [Chosen(tuple((self.name(name), value) for name, value in tiles.items() if name != "C")) for tiles in known]
 
     def told(self, sentence: str) -> str:
         """A sentence, with the kernel's name where there are several."""

@@ -15,11 +15,12 @@ LAUNCH = 2000  # nanoseconds from the end of a kernel to the beginning of the ne
 
 @dataclass(frozen=True)
 class Pace:
-    """One kernel. resident: programs that share a unit; busy: nanoseconds of a block where so many do; moved: bytes that a
-    block moves; walks: whether a program does one block after the other; launches: of the kernel, and of what adds up its
-    results."""
+    """One kernel. resident: programs that share a unit; alone, busy: nanoseconds of a block where a program has the unit to
+    itself, and where so many share it; moved: bytes that a block moves; walks: whether a program does one block after the
+    other; launches: of the kernel, and of what adds up its results."""
 
     resident: int = 1
+    alone: int = 1000
     busy: int = 1000
     moved: int = 0
     walks: bool = True
@@ -28,8 +29,9 @@ class Pace:
     def time(self, programs: int, blocks: int, units: int, bandwidth: int) -> int:
         """Modelled nanoseconds. programs: of one block, where each does one; bandwidth: bytes a nanosecond."""
         programs, turns = (programs, blocks) if self.walks else (programs * blocks, 1)
-        waves = -(-programs // (self.resident * units))
-        return max(waves * turns * self.busy, programs * turns * self.moved // bandwidth)
+        waves, rest = divmod(-(-programs // units), self.resident)
+        last = max(self.alone, self.busy * rest // self.resident) if rest else 0  # fewer programs share a unit in the last wave
+        return max(turns * (waves * self.busy + last), programs * turns * self.moved // bandwidth)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Pacing:
         several = (one for some in ways.values() if len(some) > 1 for one in some)
         names = dict.fromkeys(name for one in several for name in one)
         paces = {name: self.pace(name) for name in names}
-        rows = [f'"{name}": ({p.resident}, {p.busy}, {p.moved}, {p.walks}, {p.launches}),' for name, p in paces.items()]
+        told = ((name, (p.resident, p.alone, p.busy, p.moved, p.walks, p.launches)) for name, p in paces.items())
+        rows = [f'"{name}": {row},' for name, row in told]
         return _TEXT.format(words=self.words, rows="\n    ".join(rows)).strip()
 
     @property
@@ -74,8 +77,8 @@ class Pacing:
 
 
 _TEXT = '''
-# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, whether a program does one block
-# after the other, and launches: by the model of the tiles, for {words}.
+# Programs that share a multiprocessor, nanoseconds of a block of one alone there and of so many, bytes that a block moves,
+# whether a program does one block after the other, and launches: by the model of the tiles, for {words}.
 _PACE = {{
     {rows}
 }}
@@ -89,10 +92,11 @@ def _way(paces, x, blocks, *ways):
     units = torch.cuda.get_device_properties(x.device).multi_processor_count
 
     def time(name, programs):
-        resident, busy, moved, walks, launches = paces[name]
+        resident, alone, busy, moved, walks, launches = paces[name]
         programs, turns = (programs, blocks) if walks else (programs * blocks, 1)
-        waves = -(-programs // (resident * units))
-        return {launch} * launches + max(waves * turns * busy, programs * turns * moved // {bandwidth})
+        waves, rest = divmod(-(-programs // units), resident)
+        last = max(alone, busy * rest // resident) if rest else 0
+        return {launch} * launches + max(turns * (waves * busy + last), programs * turns * moved // {bandwidth})
 
     return min(range(len(ways)), key=lambda i: sum(time(*one) for one in ways[i].items()))
 '''

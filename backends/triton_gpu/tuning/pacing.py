@@ -49,9 +49,9 @@ def pacing(chosen: Chosen) -> Pacing:
     sizes = ", ".join(f"{d} = {n}" for d, n in chosen.sizes.items())
     kernels = {name: _pace(one, target) for name, one in chosen.kernels.items()}
     seen = {name: measured()[key] for name in kernels if (key := pace_key(chosen, name)) in measured()}
-    kernels |= {name: replace(kernels[name], busy=nanoseconds) for name, nanoseconds in seen.items()}
+    kernels |= {name: replace(kernels[name], alone=nanoseconds, busy=nanoseconds) for name, nanoseconds in seen.items()}
     words = f"{chosen.target}, bf16, {sizes}" + (f"; measured: {', '.join(seen)}" if seen else "")
-    return Pacing(few_steps(chosen), enough(chosen, kernels, target), kernels, target.bytes_per_ns, words)
+    return Pacing(few_steps(chosen), enough(chosen, kernels, target), kernels, int(MEMORY * target.bytes_per_ns), words)
 
 
 def enough(chosen: Chosen, kernels: Mapping[str, Pace], target: Target) -> int:
@@ -109,14 +109,16 @@ def _pace(kernel: ChosenKernel, target: Target) -> Pace:
     walks = kernel.summary.loops_over_time or kernel.summary.span > 1
     told = {name: int(evaluate(expr, at)) for name, expr in model.time(spilled)[1]}
     busy = told["ns at the units"] // (told["waves"] * told["turns a program"])
+    alone = told["ns of arithmetic a turn"] + told["ns of waiting a turn"]
     moved = int(evaluate(model.traffic(), at)) // (told["programs"] * told["turns a program"])
     if kernel.verdict is not None and kernel.verdict.work:
         one = code(kernel.verdict, at["warps"])
         run = one.turn(kernel.summary.rows) if walks else one.run(0)
-        busy = round(1000 * wave(one, run, at["resident"], target) / target.clock_mhz) + kernel.summary.meets * MEET_LATENCY
+        meets = kernel.summary.meets * MEET_LATENCY
+        alone, busy = (round(1000 * wave(one, run, n, target) / target.clock_mhz) + meets for n in (1, at["resident"]))
     else:
-        busy = busy * kernel.factor // 100
-    return Pace(at["resident"], max(busy, 1), moved, walks, 1 + kernel.afterwards)
+        alone, busy, moved = (kernel.factor * n // 100 for n in (alone, busy, moved))
+    return Pace(at["resident"], max(alone, 1), max(busy, 1), moved, walks, 1 + kernel.afterwards)
 
 
 def _time(kernel: ChosenKernel, target: Target, length: int) -> int:

@@ -16,23 +16,19 @@ from itertools import chain
 from statistics import median_low
 
 from seqc.analysis.workload import FEW_MATRICES, TILES, TILES_OF_MATRICES, Workload
-from seqc.backends.triton_gpu.emit import default_tiles
 from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.kernel import BLOCKS
-from seqc.backends.triton_gpu.print_kernel import Printed, keeps_none, print_named
-from seqc.backends.triton_gpu.print_team import print_team
-from seqc.backends.triton_gpu.schedule import AGAIN_KERNEL, PAIRS_KERNEL, STEPS_KERNEL, Schedule, schedule
-from seqc.backends.triton_gpu.spans import CALL
+from seqc.backends.triton_gpu.print_kernel import Printed
+from seqc.backends.triton_gpu.schedule import AGAIN_KERNEL, PAIRS_KERNEL, STEPS_KERNEL, Schedule
 from seqc.backends.triton_gpu.tuning.choose import Choice, choose
-from seqc.backends.triton_gpu.tuning.jobs import Jobs
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
-from seqc.backends.triton_gpu.tuning.kernel_problem import Told, by_code, tile_choices
+from seqc.backends.triton_gpu.tuning.kernel_problem import Told, by_code
 from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary
+from seqc.backends.triton_gpu.tuning.lowered import Lowered
 from seqc.backends.triton_gpu.tuning.room import TEAM
-from seqc.backends.triton_gpu.tuning.summary import summarize, summarize_team
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.backends.triton_gpu.tuning.toolchain import Job
-from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable, family
+from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable
 from seqc.diagnostics import Diagnostic, Label, Unsupported, listing
 from seqc.ir.block import Block
 from seqc.solver.enumerate import solve_by_enumeration
@@ -48,12 +44,11 @@ UNTOLD_ROWS = 1.2  # the same of rows whose machine code is not known, of which 
 
 
 def groups(plan: Schedule) -> tuple[tuple[str, ...], ...]:
-    """Kernels whose tiles are chosen together. Two phases of one job cut dims alike, for they share partial results; not where
-    other kernels take pieces of other dims: there these results are added up between the phases."""
-    backward = tuple(name for name in plan.way("backward", "cotangents") if name != PAIRS_KERNEL)
-    apart = tuple((name,) for name in backward) if plan.parts else (backward,)
-    ahead = (("forward",), ("backward",), ("infer",), (PAIRS_KERNEL,), PHASES, (AGAIN_KERNEL,))
-    found: tuple[tuple[str, ...], ...] = (*ahead, *apart, (STEPS_KERNEL,))
+    """Kernels whose tiles are chosen together: phases that share what programs leave in parts cut dims alike."""
+    phases = plan.alike(PHASES) if plan.phases else ()
+    backward = plan.alike([name for name in plan.way("backward", "cotangents") if name != PAIRS_KERNEL])
+    ahead = (("forward",), ("backward",), ("infer",), (PAIRS_KERNEL,), *phases, (AGAIN_KERNEL,))
+    found: tuple[tuple[str, ...], ...] = (*ahead, *backward, (STEPS_KERNEL,))
     return tuple(names for names in found if names and all(name in plan.kernels for name in names))
 
 
@@ -115,63 +110,6 @@ def choose_tiles(
     return _Chooser(lowered, target, table, workload).choose()
 
 
-class Lowered:
-    """One block at given extents, its kernels printed and measured when they are asked for, once for all targets."""
-
-    def __init__(self, block: Block, sizes: Mapping[str, int], kind: str) -> None:
-        self.block, self.sizes, self.kind = block, sizes, kind
-        self.plan = schedule(block)
-        self.made: dict[str, tuple[Printed, KernelSummary]] = {}
-        self.asked: dict[tuple[str, str], Jobs] = {}
-
-    def kernel(self, name: str) -> tuple[Printed, KernelSummary]:
-        """A kernel as it is printed, and what the solver needs to know of it."""
-        if name not in self.made:
-            plan = self.plan.of(name)
-            if plan is self.plan.team:
-                made = print_team(plan)
-                self.made |= {k: (one, summarize_team(plan, one, self.sizes, self.kind)) for k, one in made.items()}
-            else:
-                printed = print_named(self.plan, name, lambda saving: self.kernel(saving)[0])
-                self.made[name] = printed, summarize(plan, printed, self.sizes, self.kind)
-        return self.made[name]
-
-    def printed(self, name: str) -> Printed | None:
-        """A kernel's text, where it has been asked for."""
-        return self.made[name][0] if name in self.made else None
-
-    def jobs(self, name: str, target: str) -> Jobs:
-        """What the toolchain can be asked of a kernel: as most calls launch it, where it has switches."""
-        if (name, target) not in self.asked:
-            usual = keeps_none(self.kernel(name)[0]) if self.plan.spans == CALL else self.kernel(name)[0]
-            self.asked[name, target] = Jobs(self.plan.of(name), usual, target, self.sizes, self.kind)
-        return self.asked[name, target]
-
-    def every(self, target: str) -> tuple[Jobs, ...]:
-        """The jobs of all kernels on a target, whichever have been asked about."""
-        names = (*self.plan.kernels, *(self.plan.team.kernels if self.plan.team is not None else ()))
-        return tuple(self.jobs(name, target) for name in names)
-
-    def tiles(self, name: str, chosen: Mapping[str, int]) -> Tiles:
-        """A choice of the solver for a kernel as the launcher takes it."""
-        start = default_tiles(self.plan.of(name)).blocks
-        blocks = {d: chosen.get(f"B{d}", size) for d, size in start.items()}
-        return Tiles(blocks, chosen["warps"], chosen["stages"], chosen.get("held", 0), chosen.get("at_once", 1))
-
-    def told(self, name: str, target: str, table: VerdictTable) -> Told:
-        """What the table holds of a kernel at any tiles."""
-        printed, summary = self.kernel(name)
-        jobs = self.jobs(name, target)
-        if not table.knows(family(jobs.source, printed.name, target)):
-            return ()
-        found = []
-        for tiles in tile_choices(summary, target_named(target)):
-            verdict = table.get(jobs.job(self.tiles(name, tiles)).key)
-            if verdict is not None:
-                found.append(({"C": self.block.rows, **tiles}, verdict))
-        return tuple(found)
-
-
 class _Chooser:
     def __init__(
         self, lowered: Sequence[Lowered], target: str, table: VerdictTable, workload: Workload | None
@@ -202,16 +140,16 @@ class _Chooser:
         def others() -> dict[int, str]:
             return {c: self.instead(c) for c in self.lowered if c != rows}
 
-        def near(c: int) -> bool:
-            return c != rows and spent[c] < (UNTOLD_ROWS if self.untold(c) else OTHER_ROWS) * spent[rows]
-
         def asked() -> tuple[Job, ...]:
             faster = [c for c in spent if spent[c] < spent[rows] and self.unpriced(c)]
             return (*self.asks(choices), *chain(*(self.asks(self.unpriced(c)) for c in faster)))
 
+        def beside() -> tuple[Job, ...]:
+            elsewhere = (self.nearer(c, choices, spent) for c in spent if c != rows)
+            return (*self.besides(choices, spent[rows]), *chain(*elsewhere))
+
         return Chosen(
-            best.block, best.plan, self.target.name, best.sizes, kernels, spent[rows], others, best.printed, asked,
-            lambda: (*self.besides(choices, spent[rows]), *chain(*(self.nearer(c, spent[rows]) for c in spent if near(c)))),
+            best.block, best.plan, self.target.name, best.sizes, kernels, spent[rows], others, best.printed, asked, beside
         )
 
     def team(self) -> Chosen:
@@ -244,16 +182,31 @@ class _Chooser:
         gain = GAIN * trained
         return (self.job(name, tiles) for name, choice in choices.items() for tiles in choice.beside(name, gain))
 
-    def nearer(self, rows: int, trained: int) -> Iterable[Job]:
-        """What to ask of rows that were not chosen: of the kernel that takes most of their time, and of which something is left
-        to ask. Its tiles, or where these are known what lies beside them."""
+    def nearer(self, rows: int, best: Mapping[str, Choice], spent: Mapping[int, int]) -> tuple[Job, ...]:
+        """What to ask of rows that were not chosen, and that the model takes for little slower: of the kernel that takes most
+        of their time, and of which something is left to ask. The tiles that it has with the chosen rows; its own; where these
+        are known what lies beside them. best: the choices of the chosen rows; spent: nanoseconds forward and back, by rows."""
+        trained = spent[next(iter(best.values())).rows]
         choices, untold = self.chosen_at(rows), self.untold(rows)
+        if spent[rows] >= OTHER_ROWS * trained:
+            return ()
+        for name in sorted(choices, key=lambda k: -self.nanoseconds(choices[k], k)):
+            tiles = {**best[name].tiles(name), "C": rows} if name in best else {}
+            if tiles and self.fits(name, tiles) and not choices[name].kernels[name].knows(tiles):
+                return (self.job(name, tiles),)
+        if untold and spent[rows] >= UNTOLD_ROWS * trained:
+            return ()
         for name in sorted(untold or choices, key=lambda k: -self.nanoseconds(choices[k], k)):
             one = {name: choices[name]}
             jobs = tuple(self.asks(one) if untold else self.besides(one, trained))
             if jobs:
                 return jobs
         return ()
+
+    def fits(self, name: str, tiles: Mapping[str, int]) -> bool:
+        """Whether a kernel may have these tiles, registers left aside."""
+        model = KernelModel(self.lowered[tiles["C"]].kernel(name)[1], self.target, self.workload, spilling=True)
+        return all(one.holds({**tiles, "resident": 1}) for one in model.constraints())
 
     def job(self, name: str, tiles: Mapping[str, int]) -> Job:
         lowered = self.lowered[tiles["C"]]
@@ -345,7 +298,7 @@ class _Chooser:
         shared = plan.roles.blocked if len(names) > 1 and names in groups(plan) else ()
         return choose(
             " and ".join(names), summaries, self.target,
-            self.told, shared=shared, workload=self.few if names == PHASES else self.workload, solver=solver,
+            self.told, shared=shared, workload=self.few if names[0] in PHASES else self.workload, solver=solver,
             factors={name: self.factor(name) for name in names},
         )
 

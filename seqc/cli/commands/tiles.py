@@ -15,7 +15,7 @@ from seqc.cli.commands.options import SPEC, add_json, count, dim, say, spec_path
 
 if TYPE_CHECKING:
     from seqc.backends.triton_gpu.report.figures import Asked, Figures
-    from seqc.backends.triton_gpu.tuning.tiles import Lowered
+    from seqc.backends.triton_gpu.tuning.lowered import Lowered
     from seqc.backends.triton_gpu.tuning.verdicts import VerdictTable
 
 
