@@ -131,6 +131,10 @@ def _summed(reads: Reads, x: Node, over: tuple[str, ...]) -> Node:
     if x.op == "sum" and over_lags(reads, [x]) & set(over):
         return _summed(reads, x.args[0], (*x.names("over"), *over))
     found = _factors(reads, x)
+    difference = next((f for f in found if f.op in ("add", "sub") and over_lags(reads, [f])), None)
+    if difference is not None and len(found) > 1:
+        others = [f for f in found if f is not difference]
+        return rebuild(difference, tuple(_summed(reads, times([a, *others]), over) for a in difference.args))
     outside = [f for f in found if _varies(f) and _base(f) not in reads and not set(f.dims) & set(over)]
     alone = total(times(f for f in found if f not in outside), over) if len(found) > len(outside) else total(x, over)
     one = tapped(reads, alone)
@@ -215,7 +219,8 @@ class _Cut:
             return False
         if newest.name not in rest.inputs:
             own = replace(newest, kind="output")
-            made = told(self._part(newest.name, {newest.name: line.newest}, {newest.name: own}), self.stage.program)
+            made = written_out(self._part(newest.name, {newest.name: line.newest}, {newest.name: own}))
+            made = told(made, self.stage.program)
             self.stages.append(Stage(f"before_{newest.name}", "all", made))
         self.stages.append(Stage(f"taps_{name.replace('.', '_')}", "taps", part))
         for n, one in sums.items():

@@ -8,7 +8,7 @@ have names, and which longer lags are read. It never decides an order of stateme
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from seqc.diagnostics import Label, listing
@@ -30,7 +30,7 @@ from seqc.frontend.syntax import Expr
 from seqc.frontend.trees import FOLDS
 from seqc.frontend.values import Misuse, Value, apply, at, contracting, matmul, number, of_pair, shown
 from seqc.frontend.windows import sizes_in, window_lags, windowed
-from seqc.frontend.written_out import MAX_UNROLLED, PRODUCTS, fold, positions_of, product, stacked, sum_of_taps, taken, tap_dims
+from seqc.frontend.written_out import MAX_UNROLLED, PRODUCTS, fold, otherwise, positions_of, product, stacked, taken
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import const, index, size
 
@@ -299,11 +299,11 @@ class Elaborator(Names):
         if changed is not e:
             return None if changed is None else self._call(changed, frame)
         dims = tuple(dim.id for dim in e.dims or ())
-        if name == "sum" and any(dim in tap_dims(self, e.args[0], frame) for dim in dims):
-            return sum_of_taps(self, e, dims, frame)
+        if function.over != "other" and (value_of := otherwise(self, e, dims, frame)) is not None:
+            return value_of()
         args = [self.expr(arg, frame) for arg in e.args]
         values = [arg for arg in args if arg is not None]
-        if len(values) < len(args) or (function.over != "other" and not self.has_dims(e, values[0], dims, frame.at)):
+        if len(values) < len(args) or (function.over != "other" and not self.has_dims(e, values[0], dims)):
             return None
         for arg, value in zip(e.args, values, strict=True):
             if value.imag is not None and not function.takes_complex:
@@ -380,18 +380,16 @@ class Elaborator(Names):
         self.scope.report("argument-count", f"`{name}` takes {count} {plural}, not {len(e.args)}", Label(e.span), help=help)
         return False
 
-    def has_dims(self, e: syntax.Call, value: Value, dims: tuple[str, ...], held: Container[str] = ()) -> bool:
-        """Whether the value of a call's argument has these dims; reports the ones that it lacks. held: at one position."""
+    def has_dims(self, e: syntax.Call, value: Value, dims: tuple[str, ...]) -> bool:
+        """Whether the value of a call's argument has these dims; reports the ones that it lacks."""
         missing = [dim for dim in dims if dim not in value.order]
         if missing:
-            name = f"give it a name of its own, outside: `y = {e.span.text}`"
-            steps = f"in a step over `{missing[0]}` every value is read at that step's position; {name}"
             product = isinstance(e.args[0], syntax.Binary) and e.args[0].op == "@"
             summed = "`@` sums over one dim already, the last of its left side; `*` instead leaves all sums to these brackets"
             self.scope.report(
                 "missing-dim",
                 f"`{e.name.id}{shown(dims)}` over {listing(missing)}, which the value does not have",
                 Label(e.args[0].span, f"has the dims {value.shown()}"),
-                help=steps if missing[0] in held else summed if product and e.name.id == "sum" else "",
+                help=summed if product and e.name.id == "sum" else "",
             )
         return not missing

@@ -5,6 +5,7 @@ In: calls of `fold`, `scan`, `prod`, `cumprod` and `sum`, and the elaborator tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,21 @@ def tap_dims(work: Elaborator, e: Expr, frame: Frame) -> set[str]:
             if mentions(item, work.scope.axis) and not window_lags(work, part, item, frame, MAX_UNROLLED):
                 found |= {dim for dim in index_dims(item) if dim not in frame.at}
     return found
+
+
+def otherwise(work: Elaborator, e: syntax.Call, dims: tuple[str, ...], frame: Frame) -> Callable[[], Value | None] | None:
+    """What gives the value of a call whose argument is not read as this frame reads it; None of an ordinary call.
+
+    A sum of taps is written out. A call that ranges over a held dim itself, since its brackets name it anew (as those of a
+    sum in a sum do), sees all of it, and what it gives is read at the position; but where a running value has the dim,
+    which is whole as it is, what stands beside it is read at the position.
+    """
+    if e.name.id == "sum" and any(dim in tap_dims(work, e.args[0], frame) for dim in dims):
+        return lambda: sum_of_taps(work, e, dims, frame)
+    running = [value for name, value in frame.bound.items() if value is not None and mentions(e, name)]
+    whole = {dim: frame.at[dim] for dim in dims if dim in frame.at and not any(dim in value.order for value in running)}
+    free = replace(frame, at={dim: j for dim, j in frame.at.items() if dim not in whole})
+    return (lambda: work.placed(work.expr(e, free), replace(frame, at=whole))) if whole else None
 
 
 def sum_of_taps(work: Elaborator, e: syntax.Call, dims: tuple[str, ...], frame: Frame) -> Value | None:

@@ -39,6 +39,19 @@ def fir(v: Values) -> dict[str, Tensor]:
     return {"o": sum(v["a"][j] * back(v["x"], j) for j in range(L))}
 
 
+def softmaxed(v: Values) -> dict[str, Tensor]:
+    """Weights that a softmax over the lags makes."""
+    a = torch.softmax(v["a"], 0)
+    return {"o": recurrent(sum(a[j] * back(v["x"], j) for j in range(L)), v["r"])}
+
+
+def chained(v: Values) -> dict[str, Tensor]:
+    """Taps of what taps make: of differences from the weights, and of a choice among the lags."""
+    far = sum((v["a"][j] - back(v["x"], j)) * v["a"][j] * 0.1 for j in range(L)) * v["x"]
+    near = sum(torch.relu(back(v["x"], j) - v["a"][j]) for j in range(L)) * v["x"]
+    return {"o": recurrent(sum(v["b"][j] * (back(far, 1 + j) + back(near, 1 + j)) for j in range(L)), v["r"])}
+
+
 def cell(v: Values) -> dict[str, Tensor]:
     u = sum(torch.einsum("ed,btd->bte", v["W"][j], back(v["x"], 1 + j)) for j in range(L))
     return {"h": recurrent(u, v["r"])}
@@ -162,6 +175,10 @@ CASES = {
     "fir": Tapped("input x[D]\nparam a[L, D]\noutput o = sum[L](a * x[t - index[L]])", fir),
     "cell": Tapped("input x[D]\nparam W[L, E, D], r[E]\nstate h[E] = 0\n"
                    "h = tanh(r * h[t-1] + sum[L, D](W * x[t - 1 - index[L]]))\noutput h", cell),
+    "softmaxed": Tapped("input x[D]\nparam a[L, D]" + RUN.format("sum[L](softmax[L](a) * x[t - index[L]])"), softmaxed),
+    "chained": Tapped("input x[D]\nparam a[L, D], b[L, D]\ne = sum[L]((a - x[t - index[L]]) * a * 0.1) * x\n"
+                          "f = sum[L](relu(x[t - index[L]] - a)) * x" + RUN.format(
+                          "sum[L](b * (e[t - 1 - index[L]] + f[t - 1 - index[L]]))"), chained, 3),
     "dilated": Tapped("input x[D]\nparam a[L]" + RUN.format("sum[L](a * x[t + 50 - 3 * index[L]])"), dilated),
     "rising": Tapped("input x[D]\nparam a[L, D]\noutput o = x * sum[L](a * x[t - 5 + index[L]])", rising),
     "decays": Tapped("input x[D]" + RUN.format("sum[L](exp(-index[L] * r^2) / (1 + index[L]) * x[t - index[L]])"), decays),

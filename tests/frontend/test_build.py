@@ -354,6 +354,23 @@ def test_fold_makes_its_steps_in_order() -> None:
     np.testing.assert_allclose(run(program, x)["S_T"], state, rtol=1e-12)
 
 
+def test_a_call_within_a_step_ranges_over_the_dims_that_its_brackets_name() -> None:
+    program = load(
+        "spec a\ndim N = 4\ninput p[N], a[N], u[N]\n"
+        "output q = scan[N](0, q -> (1 - shift[N](p, 1)) * q + a)\n"
+        "output s = fold[N](0, s -> s * 0.5 + a * softmax[N](u) - sum[N](p))\n"
+    )
+    given = arrays(program)
+    p, a, found = given["p"], given["a"], run(program, given)
+    weights = np.exp(given["u"]) / np.exp(given["u"]).sum(-1, keepdims=True)
+    q = s = np.zeros((B, T))
+    for n in range(4):
+        q = (1 - (p[..., n - 1] if n else 0)) * q + a[..., n]
+        s = s * 0.5 + a[..., n] * weights[..., n] - p.sum(-1)
+        np.testing.assert_allclose(found["q"][..., n], q, rtol=1e-12)
+    np.testing.assert_allclose(found["s"], s, rtol=1e-12)
+
+
 def test_surrogate_derivative_and_its_sign() -> None:
     text = "spec a\ninput u, w\noutput y = withgrad(u {} w, 3)\n"
     ones = {"y": np.ones((1, 1))}
