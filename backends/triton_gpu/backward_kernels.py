@@ -5,51 +5,27 @@ In: `Walks`. Out: `Kernel`s. Gradients of all blocks at once are `gradients`'s.
 
 from __future__ import annotations
 
-from seqc.backends.triton_gpu.gradients import gradient_note
-from seqc.backends.triton_gpu.kernel import (
-    PIECES,
-    Add,
-    Advance,
-    Array,
-    Barrier,
-    Item,
-    Kernel,
-    Load,
-    Loop,
-    Note,
-    Store,
-    StoreSum,
-    Zero,
-)
+from seqc.backends.triton_gpu.kernel import PIECES, Advance, Array, Barrier, Item, Kernel, Load, Loop, Note, Store
 from seqc.backends.triton_gpu.walks import Walks
-from seqc.ir.graph import Node, leaf, leaves
-from seqc.ir.keys import is_next, next_key, prev_key, slope_of
+from seqc.ir.graph import Node, leaves
+from seqc.ir.keys import is_next, next_key
 
 
 class BackwardKernels(Walks):
     """See the file's docstring."""
 
-    def carried_cotangent(self, state: str) -> Node:
-        """The leaf of the cotangent that a state carries."""
-        return leaf("cot", next_key(state), self.arrays.state_axes(state))
-
     def backward_kernel(self, what: str) -> Kernel:
         """what: "backward" (everything), or "cotangents" (of the states alone)."""
-        program, graph = self.program, self.backward
-        carried = list(program.states)
-        following = {self.carried_cotangent(s): graph[prev_key(s)] for s in carried}
-        grads = {} if what == "cotangents" else self.gradient_roots()
-        outer = self.outer if what != "cotangents" else {}
-        factors = {f.array: f.node for terms in outer.values() for t in terms for f in t.factors if f.stored}
+        states, following = self.program.states, self.carried_cotangents()
+        grads, factors = ({}, {}) if what == "cotangents" else (self.gradient_roots(), self.stored_factors())
         needed = [*grads.values(), *factors.values(), *following.values()]
-        known: set[Node] = {program.states[s].leaf() for s in program.states}
-        known |= {self.carried_cotangent(s) for s in program.states}
+        known: set[Node] = {*(decl.leaf() for decl in states.values()), *following}
         body: list[Item] = self.loads_kept(self.pairs_of(what), needed, known)
         setup = self.setup(needed, known)
         first: list[Item] = []
         final: list[Item] = []
-        for s in carried:
-            axes, n = self.arrays.state_axes(s), self.carried_cotangent(s)
+        for s, n in zip(states, following, strict=True):
+            axes = self.arrays.state_axes(s)
             first.append(Load(n, Array(f"d_{s}_T", axes, "cot", f"{s}_T"), first_only=self.arrays.missing(axes)))
             pieces = tuple(PIECES + d for d in self.arrays.missing(axes))
             final.append(Store(n, Array(f"d_{s}_0", (*pieces, *axes), "grad", f"{s}_0")))
@@ -61,24 +37,13 @@ class BackwardKernels(Walks):
         if what == "cotangents":
             ends = [n for n in self.read_ends() if n in following]
             body += [Store(n, self.arrays.cotangent(n.text("name"))) for n in ends]
-        body += self.loads(needed, known)
-        for key, root in grads.items():
-            body.append(gradient_note(key))
-            array = self.arrays.gradient(key, False)
-            total, still, sign = self.added_up(root) if slope_of(key).name in program.params else (root, (), 1)
-            body += self.compute([total], known, inside=True)
-            if slope_of(key).name in program.params:
-                first.append(Zero(array.name, total))
-                body.append(Add(array.name, total))
-                final.append(StoreSum(array.name, total, array, factors=still, sign=sign))
-            else:
-                body.append(Store(root, array))
+        body += [*self.loads(needed, known), *self.add_gradients(grads, known, first, final)]
         for name, root in factors.items():
             body += self.compute([root], known, inside=True)
             array = self.arrays.factor(name, root)
             body.append(Store(root, array, self.arrays.held_once(array, root)))
         body += self.tell(what, known)
-        if carried:
+        if following:
             body.append(Note("cotangents of the states, for what comes before", result=True))
             body += self.compute(following.values(), known, inside=True)
             body.append(Advance(tuple(following.items())))
@@ -86,18 +51,6 @@ class BackwardKernels(Walks):
             return self.kernel(what, [*setup, *first, self.time_loop([], body, True, False), *final])
         again = Loop("blocks", True, (*self.recompute(), Loop("steps", True, tuple(body)), Barrier()))
         return self.kernel(what, [*self.setup([*needed, *self.recomputed().values()]), *first, again, *final])
-
-    def added_up(self, root: Node) -> tuple[Node, tuple[Node, ...], int]:
-        """(what is added up over the steps, factors of params alone, a sign) of a param's gradient: these wait for the sum."""
-        n, sign, factors = root, 1, list[Node]()
-        while n.op in ("neg", "mul") and self.block.form != "chunkwise":
-            still = [a for a in n.args if all(x.text("kind") == "param" for x in leaves([a]))] if n.op == "mul" else []
-            if n.op == "mul" and len(still) != 1:
-                break
-            factors, sign = factors + still, -sign if n.op == "neg" else sign
-            n = next(a for a in n.args if a not in still)
-        same = self.roles.axes(n.dims) == self.roles.axes(root.dims)
-        return (n, tuple(factors), sign) if factors and same else (root, (), 1)
 
     def read_ends(self) -> list[Node]:
         """Carried cotangents that the gradients of inputs and params read."""

@@ -6,15 +6,14 @@ before, for all blocks (`pairs`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
-from seqc.backends.triton_gpu.kernel import STEPS, Advance, Array, Item, Kernel, Let, Load, Loop, Outputs, Store, in_three
+from seqc.backends.triton_gpu.kernel import Advance, Item, Kernel, Let, Load, Loop, Outputs, Store, in_three
 from seqc.backends.triton_gpu.pairs import is_costly, operands, pairs
 from seqc.backends.triton_gpu.roles import without_pieces
 from seqc.backends.triton_gpu.uses import consumed, taken
 from seqc.backends.triton_gpu.walks import AGAIN_KERNEL, PAIRS_KERNEL, Walks
-from seqc.ir.block import BATCH
 from seqc.ir.graph import Node, leaves, topological
 from seqc.ir.keys import next_key, prev_key
 from seqc.passes.lower.pieces import long_dims
@@ -56,12 +55,7 @@ class ForwardKernels(Walks):
         known: set[Node] = set(following)
         body: list[Item] = self.loads_kept(self.pairs_of("forward"), needed, known)
         setup = self.setup(needed, known)
-        first: list[Item] = []
-        final: list[Item] = []
-        for s in states:
-            axes = self.arrays.state_axes(s)
-            first.append(Load(states[s].leaf(), Array(f"{s}_0", axes, "state", s)))
-            final.append(Store(states[s].leaf(), Array(f"{s}_T", axes, "final", s), self.arrays.missing(axes)))
+        first, final = self.ends_of_forward()
         body += [*self.loads(needed, known), *self.outputs(roots, known), *self.compute(following.values(), known, inside=True)]
         body += self.stores_of_values() if save else []
         if states:
@@ -83,15 +77,6 @@ class ForwardKernels(Walks):
                 out.append(Store(decl.leaf(), self.arrays.saved_state(s), missing, saves and not self.nested, hands))
             if self.spans != 1 and s in self.kept_states:
                 out.append(Store(decl.leaf(), self.arrays.span_state(s), missing, saves=True))
-        return out
-
-    def outputs(self, roots: Mapping[str, Node], known: set[Node]) -> list[Item]:
-        """Computes and stores them."""
-        out: list[Item] = []
-        for key, root in roots.items():
-            out += self.compute([root], known, inside=True)
-            axes = (BATCH, STEPS, *self.program.output_decls[key].dims)
-            out.append(Store(root, Array(key, axes, "output", key, "io"), self.arrays.missing(axes)))
         return out
 
     def outputs_kernel(self) -> Kernel:

@@ -11,15 +11,16 @@ from types import MappingProxyType
 from typing import Any
 
 from seqc.backends.triton_gpu.bodies import Bodies, moving
-from seqc.backends.triton_gpu.kernel import Array, Item, Let, Load, Loop, Note, Store, in_three
+from seqc.backends.triton_gpu.kernel import STEPS, Add, Array, Item, Let, Load, Loop, Note, Store, StoreSum, Zero, in_three
 from seqc.backends.triton_gpu.parting import KNOWN, counted_once, held
 from seqc.backends.triton_gpu.roles import Roles
 from seqc.backends.triton_gpu.sharing import Part
 from seqc.backends.triton_gpu.uses import Uses
 from seqc.emit.names import safe_name
+from seqc.ir.block import BATCH
 from seqc.ir.dims import unpieced
-from seqc.ir.graph import Node, leaves, topological
-from seqc.ir.keys import is_next, slope_of
+from seqc.ir.graph import Node, leaf, leaves, topological
+from seqc.ir.keys import is_next, next_key, prev_key, slope_of
 
 GRADIENTS = "gradients"
 
@@ -51,6 +52,69 @@ class Gradients(Bodies):
             for key, root in self.backward.items()
             if not slope_of(key).carried and root.op != "const" and slope_of(key).name not in self.outer
         }
+
+    def ends_of_forward(self) -> tuple[list[Item], list[Item]]:
+        """Loads of the states before the first step, and stores of those after the last."""
+        first, final = list[Item](), list[Item]()
+        for s, decl in self.program.states.items():
+            axes = self.arrays.state_axes(s)
+            first.append(Load(decl.leaf(), Array(f"{s}_0", axes, "state", s)))
+            final.append(Store(decl.leaf(), Array(f"{s}_T", axes, "final", s), self.arrays.missing(axes)))
+        return first, final
+
+    def outputs(self, roots: Mapping[str, Node], known: set[Node]) -> list[Item]:
+        """Computes and stores the outputs."""
+        out: list[Item] = []
+        for key, root in roots.items():
+            out += self.compute([root], known, inside=True)
+            axes = (BATCH, STEPS, *self.program.output_decls[key].dims)
+            out.append(Store(root, Array(key, axes, "output", key, "io"), self.arrays.missing(axes)))
+        return out
+
+    def carried_cotangents(self) -> dict[Node, Node]:
+        """The leaf of the cotangent that each state carries, and that of the step before."""
+        axes = {s: self.arrays.state_axes(s) for s in self.program.states}
+        return {leaf("cot", next_key(s), axes[s]): self.backward[prev_key(s)] for s in self.program.states}
+
+    def stored_factors(self) -> dict[str, Node]:
+        """The factors of outer products that have arrays of their own."""
+        return {f.array: f.node for terms in self.outer.values() for t in terms for f in t.factors if f.stored}
+
+    def add_gradients(
+        self, grads: Mapping[str, Node], known: set[Node], first: list[Item], final: list[Item]
+    ) -> list[Item]:
+        """Computes and stores the gradients of a step; those of params are added up, from zeros that are the last of the items
+        `first`, and stored by items of `final`."""
+        body: list[Item] = []
+        for key, root in grads.items():
+            body.append(gradient_note(key))
+            array, alike = self.gradient_array(key)
+            param = slope_of(key).name in self.program.params
+            total, still, sign = self.added_up(root) if param else (root, (), 1)
+            body += self.compute([total], known, inside=True)
+            if param:
+                first.append(Zero(array.name, total))
+                body.append(Add(array.name, total))
+                final.append(StoreSum(array.name, total, array, alike, still, sign))
+            else:
+                body.append(Store(root, array, alike))
+        return body
+
+    def gradient_array(self, key: str) -> tuple[Array, tuple[str, ...]]:
+        """Where a gradient is stored, and the dims of whose pieces the first alone does it."""
+        return self.arrays.gradient(key, False), ()
+
+    def added_up(self, root: Node) -> tuple[Node, tuple[Node, ...], int]:
+        """(what is added up over the steps, factors of params alone, a sign) of a param's gradient: these wait for the sum."""
+        n, sign, factors = root, 1, list[Node]()
+        while n.op in ("neg", "mul") and self.block.form != "chunkwise":
+            still = [a for a in n.args if all(x.text("kind") == "param" for x in leaves([a]))] if n.op == "mul" else []
+            if n.op == "mul" and len(still) != 1:
+                break
+            factors, sign = factors + still, -sign if n.op == "neg" else sign
+            n = next(a for a in n.args if a not in still)
+        same = self.roles.axes(n.dims) == self.roles.axes(root.dims)
+        return (n, tuple(factors), sign) if factors and same else (root, (), 1)
 
     def gradient_items(self, whole: bool) -> tuple[Item, ...]:
         """The body of the kernel of the second phase. whole: the states' cotangents have been added up."""

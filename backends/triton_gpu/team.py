@@ -16,13 +16,11 @@ from dataclasses import replace
 
 from seqc.backends.triton_gpu.arrays import Arrays, steps_between_saved
 from seqc.backends.triton_gpu.bodies import moving
-from seqc.backends.triton_gpu.gradients import Gradients, gradient_note
+from seqc.backends.triton_gpu.gradients import Gradients
 from seqc.backends.triton_gpu.kernel import (
     PIECES,
-    STEPS,
     TEAMS,
     TURN,
-    Add,
     Advance,
     Array,
     Fetch,
@@ -35,7 +33,6 @@ from seqc.backends.triton_gpu.kernel import (
     Note,
     Store,
     StoreSum,
-    Zero,
     walk,
 )
 from seqc.backends.triton_gpu.outer import Outer
@@ -45,8 +42,8 @@ from seqc.backends.triton_gpu.team_pieces import Pieces, sums_together, taken
 from seqc.backends.triton_gpu.uses import Uses
 from seqc.emit.names import safe_name
 from seqc.ir.block import BATCH, Block
-from seqc.ir.graph import Node, leaf, topological
-from seqc.ir.keys import next_key, prev_key, result_of, slope_of
+from seqc.ir.graph import Node, topological
+from seqc.ir.keys import next_key, result_of, slope_of
 
 FORWARD, INFER, BACKWARD = "team_forward", "team_infer", "team_backward"
 MET = "met"
@@ -166,22 +163,13 @@ class TeamBodies(Gradients):
         needed = [*(graph[k] for k in program.outputs), *following.values()]
         known: set[Node] = set(following)
         setup, body, sent = self.steps(needed, known, reverse=False)
-        first: list[Item] = []
-        final: list[Item] = []
-        keep: list[Item] = []
-        for s, decl in program.states.items():
-            axes = self.arrays.state_axes(s)
-            missing = self.arrays.missing(axes)
-            first.append(Load(decl.leaf(), Array(f"{s}_0", axes, "state", s)))
-            final.append(Store(decl.leaf(), Array(f"{s}_T", axes, "final", s), missing))
-            if s in self.arrays.saved:
-                keep.append(Store(decl.leaf(), self.arrays.saved_state(s), missing, saves=True))
-        for key in program.outputs:
-            body += self.compute([graph[key]], known, inside=True)
-            axes = (BATCH, STEPS, *program.output_decls[key].dims)
-            body.append(Store(graph[key], Array(key, axes, "output", key, "io"), self.arrays.missing(axes)))
+        first, final = self.ends_of_forward()
+        body += self.outputs({k: graph[k] for k in program.outputs}, known)
         body += self.compute(following.values(), known, inside=True)
-        body += [*keep, *self.stores_of_values()]
+        for s, decl in program.states.items():
+            if s in self.arrays.saved:
+                body.append(Store(decl.leaf(), self.arrays.saved_state(s), self.arrays.missing(decl.axes), saves=True))
+        body += self.stores_of_values()
         return [*setup, *first, *_loop(body, sent, False, Advance(tuple(following.items()))), *final]
 
     def pieces(self, needed: Iterable[Node]) -> list[Node]:
@@ -190,10 +178,8 @@ class TeamBodies(Gradients):
 
     def backward_items(self) -> list[Item]:
         """All gradients, from the last step to the first."""
-        program, graph = self.program, self.backward
-        following = {leaf("cot", next_key(s), self.arrays.state_axes(s)): graph[prev_key(s)] for s in program.states}
-        factors = {f.array: f.node for terms in self.outer.values() for t in terms for f in t.factors if f.stored}
-        grads = self.gradient_roots()
+        program, following = self.program, self.carried_cotangents()
+        factors, grads = self.stored_factors(), self.gradient_roots()
         needed = [*grads.values(), *factors.values(), *following.values()]
         known: set[Node] = {*(d.leaf() for d in program.states.values()), *following}
         setup, body, sent = self.steps(needed, known, reverse=True)
@@ -208,16 +194,7 @@ class TeamBodies(Gradients):
             pieces = tuple(PIECES + d for d in self.arrays.missing(axes) if d != self.graph.dim)
             same = (self.graph.dim,) if self.graph.dim not in axes else ()  # every program has it
             final.append(Store(n, Array(f"d_{s}_0", (*pieces, *axes), "grad", f"{s}_0"), same))
-        for key, root in grads.items():
-            body.append(gradient_note(key))
-            body += self.compute([root], known, inside=True)
-            array, alike = self.gradient_array(key)
-            if slope_of(key).name in program.params:
-                first.append(Zero(array.name, root))
-                body.append(Add(array.name, root))
-                final.append(StoreSum(array.name, root, array, alike))
-            else:
-                body.append(Store(root, array, alike))
+        body += self.add_gradients(grads, known, first, final)
         for name, root in factors.items():
             body += self.compute([root], known, inside=True)
             array = self.arrays.factor(name, root)

@@ -68,11 +68,9 @@ class Walks(Gradients):
         return tuple(s for s in self.program.states if s in read or s in self.arrays.saved)
 
     def time_loop(self, per_block: list[Item], body: list[Item], reverse: bool, nested: bool) -> Loop:
-        if not self.step:
-            return Loop("blocks", reverse, (*per_block, *body))
-        if not nested:
-            return Loop("steps", reverse, (*per_block, *body))
-        return Loop("blocks", reverse, (*per_block, Loop("steps", reverse, tuple(body))))
+        if nested:
+            body = [Loop("steps", reverse, tuple(body))]
+        return Loop("steps" if self.step and not nested else "blocks", reverse, (*per_block, *body))
 
     def kernel(self, what: str, body: list[Item], block_in_grid: bool = False) -> Kernel:
         doc = DOCS.get(what) or self.gradients_doc()
