@@ -22,6 +22,7 @@ from seqc.backends.native_cpu.step import shared_states
 from seqc.emit.names import dim_name, module_name, safe_name
 from seqc.emit.packs import shifted_text
 from seqc.emit.signature import Saved
+from seqc.emit.sizes import shape_reads
 from seqc.emit.text import docstring, lay, returned
 from seqc.ir.arguments import argument_table
 from seqc.ir.dims import unprimed
@@ -96,20 +97,9 @@ def _axes(plan: Plan, time: bool = True) -> dict[str, tuple[str, ...]]:
 
 def _sizes(source: NativeSource, made: Iterable[Array] | None, kernels: str = "forward") -> list[str]:
     """Lines that read B and the dims; for sequences also T, and load the kernels. made: the arrays that are allocated."""
-    plan, time = source.plan, made is not None
-    lines = []
-    known: set[str] = set()
-    main = ""
-    for name, axes in _axes(plan, time).items():
-        names = [_extent(plan, a) for a in axes]
-        main = main or name
-        if not set(names) - known:
-            continue
-        if not set(names) & known and len(set(names)) == len(names):
-            lines.append(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {name}.shape")
-        else:
-            lines += [f"{d} = {name}.shape[{names.index(d)}]" for d in dict.fromkeys(names) if d not in known]
-        known |= set(names)
+    plan = source.plan
+    sizes = {name: [_extent(plan, a) for a in axes] for name, axes in _axes(plan, time=made is not None).items()}
+    lines, known = shape_reads(sizes), {size for own in sizes.values() for size in own}
     lines += [f"{dim_name(d)} = {plan.program.dims[d].default}" for d in source.dims if dim_name(d) not in known]
     if made is None:
         return lines

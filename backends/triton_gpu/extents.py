@@ -18,6 +18,7 @@ from seqc.backends.triton_gpu.schedule import AGAIN_KERNEL, Schedule
 from seqc.backends.triton_gpu.spans import CALL, SPAN
 from seqc.diagnostics import SeqcBug
 from seqc.emit.names import safe_name
+from seqc.emit.sizes import shape_reads
 from seqc.emit.text import lay
 from seqc.ir.arguments import argument_table
 from seqc.ir.block import BATCH
@@ -117,19 +118,8 @@ class Extents:
 
         saves: whether the function allocates what has an entry per block; rows: of a block; chooses: whether it asks `_way`.
         """
-        known: set[str] = set()
-        lines = []
-        for name, axes in ((a.name, a.axes) for a in self.table):
-            axes = tuple(unprimed(a) for a in axes)
-            new = [a for a in dict.fromkeys(axes) if a not in known]
-            if not new:
-                continue
-            if new == list(axes):
-                left = ", ".join(self.length(a) for a in new)
-                lines.append(f"{left}{',' if len(new) == 1 else ''} = {safe_name(name)}.shape")
-            else:
-                lines += [f"{self.length(a)} = {safe_name(name)}.shape[{axes.index(a)}]" for a in new]
-            known |= set(new)
+        lines = shape_reads({safe_name(a.name): [self.length(unprimed(d)) for d in a.axes] for a in self.table})
+        known = {unprimed(d) for a in self.table for d in a.axes}
         for d, dim in self.program.dims.items():
             if d not in known:
                 if dim.default is None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emit.signature import Dim, Signature
@@ -92,23 +92,17 @@ def sizes_text(sig: Signature, time: bool = True) -> str:
     axes = {name: dims for name, dims in layouts(sig, time).items() if name in tellers(sig)}
     names = list(axes)
     samples = {p.name for p in sig.params if p.per_batch}
-    reads: list[str] = []
     ranks: list[str] = []
     known: set[str] = set()
     wrong: list[str] = []
     late: list[str] = []  # what has an entry per sequence, whose number a pack tells by other means
     for name, dims_ in axes.items():
-        new = [d for d in dims_ if d not in known]
-        if len(set(new)) < len(dims_):  # an axis whose size is already told
+        new = {*dims_} - known
+        if len(new) < len(dims_):  # an axis whose size is already told
             (late if time and name in samples else wrong).append(f"{name}.shape != {group(dims_)}")
-        if not new:
-            continue
-        known.update(new)
-        ranks.append(f"{name}.dim() != {len(dims_)}")
-        if len(new) == len(dims_) and len(set(new)) == len(new):
-            reads.append(f"{unpack(new)} = {name}.shape")
-        else:
-            reads += [f"{d} = {name}.shape[{dims_.index(d)}]" for d in dict.fromkeys(new)]
+        ranks += [f"{name}.dim() != {len(dims_)}"] * bool(new)
+        known |= new
+    reads = shape_reads(axes)
     reads += [f"{d.name} = {d.default}" for d in sig.dims if d.name not in known]
     given = "cu_seqlens" if time else "None"
     refusal = lay("raise _shape_error(", [str(time), given, *(f"{name}={name}" for name in names)], ")", 8)
@@ -140,6 +134,17 @@ def choices_lines(who: str, dims: Iterable[Dim], indent: int) -> list[str]:
                 f"{pad}if {dim.name} not in {group(list(map(str, dim.choices)))}:",
                 f'{pad}    raise ValueError(f"{who}: dim {dim.name} is {{{dim.name}}}; it may be {allowed}")',
             ]
+    return lines
+
+
+def shape_reads(axes: Mapping[str, Sequence[str]]) -> list[str]:
+    """`B, T, K = q.shape`, and so on until every size is known. axes: the names of the sizes of each tensor's axes."""
+    lines, known = list[str](), set[str]()
+    for name, sizes in axes.items():
+        new = [d for d in dict.fromkeys(sizes) if d not in known]
+        whole = new and new == list(sizes)
+        lines += [f"{unpack(new)} = {name}.shape"] if whole else [f"{d} = {name}.shape[{sizes.index(d)}]" for d in new]
+        known.update(new)
     return lines
 
 
