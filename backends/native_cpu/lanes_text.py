@@ -15,6 +15,7 @@ from seqc.backends.native_cpu.late_last import late_last
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.values import literal, spelled
 from seqc.ir.graph import Node, depends, leaves, topological
+from seqc.ir.traverse import reached
 
 
 class _Body:
@@ -188,16 +189,9 @@ def _reads(lanes: Lanes) -> list[set[str]]:
     updates, shifts = lanes.program.updates, lanes.cut.shifts
     found = []
     for x in updates:
-        states, waiting, read = {x}, [x], set[str]()
-        while waiting:
-            for n in leaves([updates[waiting.pop()]]):
-                name = n.text("name")
-                if n.text("kind") == "state" and name not in states:
-                    states.add(name)
-                    waiting.append(name)
-                elif n.text("kind") == "input":
-                    read.add(shifts.get(name, (name, 0))[0])
-        found.append(read)
+        states = reached([x], lambda s: [n.text("name") for n in leaves([updates[s]], "state")])
+        read = (n.text("name") for n in leaves((updates[s] for s in states), "input"))
+        found.append({shifts.get(name, (name, 0))[0] for name in read})
     return found
 
 

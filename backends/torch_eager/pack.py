@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from seqc.analysis.phases import BLOCK
 from seqc.backends.torch_eager.contract import Product
-from seqc.ir.graph import BATCH, Dims, Node
+from seqc.ir.graph import BATCH, Dims, Node, operands
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,11 @@ def joins(order: Iterable[Node], products: Mapping[Node, Product], once: Callabl
 
 def _terms(n: Node, once: Callable[[Node], bool]) -> tuple[list[Node], set[Node]]:
     """The terms of a chain of sums, and the sums inside it."""
-    terms: list[Node] = []
-    inner: set[Node] = set()
-    todo = [n]
-    while todo:
-        x = todo.pop(0)
-        if x is n or (x.op == "add" and once(x) and x.dims == n.dims):
+    inner = {n}
+
+    def is_inner(x: Node) -> bool:
+        if x.op == "add" and once(x) and x.dims == n.dims:
             inner.add(x)
-            todo[:0] = x.args
-        else:
-            terms.append(x)
-    return terms, inner
+        return x in inner
+
+    return operands(n, is_inner), inner

@@ -14,7 +14,7 @@ from seqc.backends.triton_gpu.bodies import Bodies
 from seqc.backends.triton_gpu.kernel import Array, Four, Held, Item, Let, Load, Loop
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.team_graph import TOLD
-from seqc.ir.graph import Node, leaves, rebuild, topological
+from seqc.ir.graph import Node, combined, leaves, operands, rebuild, topological
 
 FOUR = 4  # times 16 units: the rows of a product of a warp group
 PLACES = ("index", "block_index", "const", "size")  # what an index tells is no tile that anyone holds
@@ -43,16 +43,10 @@ class Pieces:
 
     def terms(self, n: Node, users: Mapping[Node, int]) -> list[tuple[Node, Node]]:
         """(sum over the dim, what it is added to) where n is made of such sums alone, and nothing else takes them."""
-        found, todo = [], [n] if n.op == "add" and self.varies(n) else []
-        while todo:
-            x = todo.pop()
-            if x.op == "add" and (x is n or users[x] == 1):
-                todo += x.args[::-1]
-            elif x.op == "sum" and x in self.sums and users[x] == 1:
-                found.append((x, n))
-            else:
-                return []
-        return found
+        if n.op != "add" or not self.varies(n):
+            return []
+        found = operands(n, lambda x: x.op == "add" and (x is n or users[x] == 1))
+        return [(x, n) for x in found] if all(x.op == "sum" and x in self.sums and users[x] == 1 for x in found) else []
 
     def in_fours(self, users: Mapping[Node, int]) -> list[Four]:
         """Products of matrices and what programs tell, four of each."""
@@ -169,22 +163,9 @@ def sums_together(graph: Mapping[str, Node]) -> dict[str, Node]:
         done[n] = rebuild(n, tuple(done[a] for a in n.args))
         if n.op != "add":
             continue
-        terms, todo = [], [n]
-        while todo:
-            x = todo.pop()
-            if x.op == "add" and (x is n or users[x] == 1):
-                todo += x.args[::-1]
-            else:
-                terms.append(x)
+        terms = operands(n, lambda x, n=n: x.op == "add" and (x is n or users[x] == 1))  # type: ignore[misc]
         sums = [x for x in terms if x.op == "sum" and x.args[0].op == "mul" and users[x] == 1 and x.dims == n.dims]
         others = [x for x in terms if x not in sums]
         if len(sums) > 1 and others:
-            done[n] = _added([done[x] for x in others]) + _added([done[x] for x in sums])
+            done[n] = combined("add", [done[x] for x in others]) + combined("add", [done[x] for x in sums])
     return {key: done[n] for key, n in graph.items()}
-
-
-def _added(terms: list[Node]) -> Node:
-    found, *rest = terms
-    for x in rest:
-        found = found + x
-    return found

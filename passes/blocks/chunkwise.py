@@ -17,11 +17,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import reduce
 
 from seqc.analysis.affine import product
 from seqc.ir.block import VALID
-from seqc.ir.graph import BATCH, COL, ROW, Node, const, node, total
+from seqc.ir.graph import BATCH, COL, ROW, Node, combined, const, node, total
 from seqc.ir.levels import level_mask, levels, same_segment
 from seqc.ir.ops.elementwise import finite, where
 from seqc.ir.ops.structure import cumsum, expanded
@@ -104,7 +103,7 @@ class Chunk:
         if feedback:
             parts = [self._spread(q, source, over, exclusive, source.factors[-1]) for source in feedback]
             assert self.good is not None
-            out = out + poisoned(reduce(lambda a, b: a + b, parts), self.good, exclusive, self._alive(exclusive))
+            out = out + poisoned(combined("add", parts), self.good, exclusive, self._alive(exclusive))
         return kept(condition, out)
 
     def _from_start(self, exclusive: bool) -> list[Node]:
@@ -306,9 +305,7 @@ class Chunk:
         if not self.feedback:
             return out
         assert self.good is not None
-        clean, plain = (
-            reduce(lambda a, b: a + b, (self._left(source, alive) for source in way)) for way in (self.feedback, self.plain)
-        )
+        clean, plain = (combined("add", (self._left(source, alive) for source in way)) for way in (self.feedback, self.plain))
         if alive is None:
             return out + instead(plain, clean)
         bad = all_good(node("or", node("not", alive), self.good), [d for d in (ROW, *self.good.dims) if d not in clean.dims])

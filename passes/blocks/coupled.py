@@ -12,12 +12,11 @@ other, exact for any sign and for zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import reduce
 
 from seqc.analysis.affine import product
-from seqc.ir.graph import BATCH, COL, ROW, Node, index, node, size, total
+from seqc.ir.graph import BATCH, COL, ROW, Node, combined, index, node, size, total
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import affine_scan, expanded, shift, take
 from seqc.passes.blocks.decay import causal, columns, first
@@ -59,8 +58,12 @@ class System:
         """[t, s]: P_ij, zero for t < s; None where it is zero throughout."""
         after = node("gt", index(ROW), index(COL))
         here = where(node("eq", index(ROW), index(COL)), 1.0, 0.0)
-        column = self._column(j, lambda d, neutral: where(after, d, neutral), here, lambda p: shift(p, ROW, 1))
-        found = column.get(i)
+
+        def scan(i: int, own: Node, drive: Node | None) -> Node:
+            given = here if drive is None else where(after, drive, 0.0)  # no state drives itself through others: see `_order`
+            return affine_scan(where(after, own, 1.0), given, ZERO, ROW)
+
+        found = self._scans(j, lambda m, x: shift(x, ROW, 1), scan).get(i)
         if found is None or not exclusive:
             return found
         return shift(found, ROW, 1)
@@ -74,34 +77,22 @@ class System:
 
     def _starting(self, j: int) -> dict[int, Node]:
         """F_ij for all i: products from the start of the block."""
+        starts = {m: ONE if m == j else ZERO for m in self.order}
+        return self._scans(
+            j, lambda m, x: _before(x, starts[m]), lambda i, own, drive: affine_scan(own, drive or ZERO, starts[i], ROW)
+        )
+
+    def _scans(
+        self, j: int, before: Callable[[int, Node], Node], scan: Callable[[int, Node, Node | None], Node]
+    ) -> dict[int, Node]:
+        """What S_j makes of each state, where it makes anything. before: the row before of what was found for a state; scan: of
+        a state's own coefficient and of what other states drive it with, None for nothing."""
         out: dict[int, Node] = {}
         for i in self.order:
-            drive = self._drive(i, {m: _before(x, ONE if m == j else ZERO) for m, x in out.items()})
-            if i != j and drive is None:
-                continue
-            own = self.coefficients.get((i, i), ZERO)
-            out[i] = affine_scan(own, drive if drive is not None else ZERO, ONE if i == j else ZERO, ROW)
+            parts = [self.coefficients[i, m] * before(m, x) for m, x in out.items() if (i, m) in self.coefficients]
+            if i == j or parts:
+                out[i] = scan(i, self.coefficients.get((i, i), ZERO), combined("add", parts) if parts else None)
         return out
-
-    def _column(self, j: int, masked: object, here: Node, before: object) -> dict[int, Node]:
-        out: dict[int, Node] = {}
-        for i in self.order:
-            drive = self._drive(i, {m: before(x) for m, x in out.items()})  # type: ignore[operator]
-            if i != j and drive is None:
-                continue
-            own = masked(self.coefficients.get((i, i), ZERO), 1.0)  # type: ignore[operator]
-            # no state drives itself through others: see `_order`
-            given = here if drive is None else masked(drive, 0.0)  # type: ignore[operator]
-            out[i] = affine_scan(own, given, ZERO, ROW)
-        return out
-
-    def _drive(self, i: int, before: Mapping[int, Node]) -> Node | None:
-        drive: Node | None = None
-        for m, x in before.items():
-            if m != i and (i, m) in self.coefficients:
-                part = self.coefficients[(i, m)] * x
-                drive = part if drive is None else drive + part
-        return drive
 
     def to_end(self, i: int, j: int) -> Node | None:
         """[s]: the share of a source of S_j at row s in S_i as the block ends."""
@@ -112,15 +103,10 @@ class System:
 
         out: dict[int, Node] = {}
         for m in reversed(self.order):  # Z_im[s] = sum_l Z_il[s+1] D_lm[s]
-            drive: Node | None = None
-            for el, x in out.items():
-                if (el, m) in self.coefficients:
-                    part = after(x, el) * self.coefficients[(el, m)]
-                    drive = part if drive is None else drive + part
-            if m != i and drive is None:
-                continue
-            own = self.coefficients.get((m, m), ZERO)
-            out[m] = affine_scan(own, drive if drive is not None else ZERO, ONE if m == i else ZERO, ROW, reverse=True)
+            parts = [after(x, el) * self.coefficients[el, m] for el, x in out.items() if (el, m) in self.coefficients]
+            if m == i or parts:
+                own = self.coefficients.get((m, m), ZERO)
+                out[m] = affine_scan(own, combined("add", parts, ZERO), ONE if m == i else ZERO, ROW, reverse=True)
         return after(out[j], j) if j in out else None
 
     # ---- reading, solving, ending ----
@@ -146,8 +132,8 @@ class System:
         ]
         if found:
             assert self.good is not None
-            parts.append(poisoned(reduce(lambda a, b: a + b, found), self.good, exclusive))
-        return kept(condition, reduce(lambda a, b: a + b, parts))
+            parts.append(poisoned(combined("add", found), self.good, exclusive))
+        return kept(condition, combined("add", parts))
 
     def _spread(
         self, read: Reading, j: int, source: Source, exclusive: bool, clean: Node | None = None
@@ -205,9 +191,7 @@ class System:
             out = out + self._left(i, j, source)
         if not self.feedback:
             return out
-        clean, plain = (
-            reduce(lambda a, b: a + b, (self._left(i, j, source) for j, source in way)) for way in (self.feedback, self.plain)
-        )
+        clean, plain = (combined("add", (self._left(i, j, source) for j, source in way)) for way in (self.feedback, self.plain))
         return out + instead(plain, clean)
 
     def _left(self, i: int, j: int, source: Source) -> Node:

@@ -16,7 +16,22 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
 
-from seqc.ir.graph import BATCH, COL, ROW, Node, const, index, leaves, node, rebuild, renamed, size, topological, total
+from seqc.ir.graph import (
+    BATCH,
+    COL,
+    ROW,
+    Node,
+    combined,
+    const,
+    index,
+    leaves,
+    node,
+    rebuild,
+    renamed,
+    size,
+    topological,
+    total,
+)
 from seqc.ir.ops.elementwise import finite, where
 from seqc.ir.ops.structure import expanded
 
@@ -122,7 +137,7 @@ def all_good(good: Node, over: Sequence[str]) -> Node:
 def both(*conditions: Node | None) -> Node | None:
     """Whether all of the conditions hold; None: it always does."""
     given = list(dict.fromkeys(c for c in conditions if c is not None))
-    return reduce(lambda a, b: node("and", a, b), given) if given else None
+    return combined("and", given) if given else None
 
 
 def sound(factors: Sequence[Node], over: Sequence[str], unless: Node | None = None) -> Node | None:

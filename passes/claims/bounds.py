@@ -21,7 +21,7 @@ from typing import Protocol
 
 from seqc.analysis.normal_forms import number
 from seqc.analysis.norms import Facts, norm_over
-from seqc.ir.graph import Dims, Node, const, total
+from seqc.ir.graph import Dims, Node, combined, const, total
 from seqc.ir.intervals import Interval, magnitude
 from seqc.ir.ops.structure import expanded
 
@@ -74,12 +74,6 @@ class Bound:
     exact: tuple[Node, ...] = ()
 
 
-def times(factors: Iterable[Node]) -> Node:
-    """The factors multiplied; 1 for none."""
-    listed = list(factors)
-    return reduce(lambda x, y: x * y, listed) if listed else const(1.0)
-
-
 def contracted(terms: Iterable[Term]) -> Dims:
     """The dims along which the map mixes."""
     return tuple(sorted({d for t in terms for d in t.over}))
@@ -124,9 +118,9 @@ def _unmasked(diagonals: list[Product], ranks: list[Rank], along: Dims, survey: 
     if len(diagonals) == 1 and ranks:
         pulled = _pull(diagonals[0], ranks, along)
         if pulled is not None:
-            left = _diagonal(times(diagonals[0]), along, survey)
+            left = _diagonal(combined("mul", diagonals[0], 1.0), along, survey)
             return compose(_ranked(const(1.0), pulled, along, survey), left)
-    d = reduce(lambda x, y: x + y, (times(p) for p in diagonals)) if diagonals else const(0.0)
+    d = combined("add", (combined("mul", p, 1.0) for p in diagonals), 0.0)
     return _ranked(d, ranks, along, survey) if ranks else _diagonal(d, along, survey)
 
 
@@ -192,7 +186,7 @@ def _diagonal(d: Node, along: Dims, survey: Survey) -> Bound:
 def _ranked(d: Node, ranks: list[Rank], along: Dims, survey: Survey) -> Bound:
     """D + sum_r a_r b_r^T."""
     base = _diagonal(d, along, survey)
-    insides = [total(times((*r.a, *r.b)), (*r.over, *r.across)) for r in ranks]
+    insides = [total(combined("mul", (*r.a, *r.b), 1.0), (*r.over, *r.across)) for r in ranks]
     everything = [d, *insides, *(_along(p, r.over) for r in ranks for p in (r.a, r.b))]
     top = [d + inside for inside in insides]
     facts = survey([*everything, *top])
@@ -219,7 +213,7 @@ def _ranked(d: Node, ranks: list[Rank], along: Dims, survey: Survey) -> Bound:
 
 
 def _along(p: Product, over: Dims) -> Node:
-    return expanded(times(p), over)
+    return expanded(combined("mul", p, 1.0), over)
 
 
 def _split(r: Rank) -> tuple[list[Node], list[Node]]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial, reduce
+from functools import partial
 from itertools import product
 
 from seqc.ir.block import Block
 from seqc.ir.dims import LONGEST, PIECE, base, piece_of
-from seqc.ir.graph import Node, along, leaf, node, topological
+from seqc.ir.graph import Node, along, combined, leaf, node, topological
 from seqc.ir.keys import is_next, next_key, prev_key, result_of, slope_key, slope_of
 from seqc.ir.ops import TABLE
 from seqc.ir.program import Program, TensorDecl
@@ -106,7 +106,7 @@ class _Cutter:
                     dims = tuple(self.dim(d, here) for d in over)
                     x = self.given(n.args[0], here)
                     parts.append(node(n.op, x, over=tuple(sorted(dims))))
-                return reduce(lambda a, b: node("add" if n.op == "sum" else "max", a, b), parts)
+                return combined("add" if n.op == "sum" else "max", parts)
             case "rename":
                 old, new = n.text("old"), n.text("new")
                 inner = {(old if d == new else d): i for d, i in at.items()}

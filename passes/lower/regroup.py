@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from functools import reduce
 from typing import TypeAlias
 
-from seqc.ir.graph import Node, node, rebuild, topological
+from seqc.ir.graph import Node, combined, node, rebuild, topological
 from seqc.ir.verify import verify
 
 Local: TypeAlias = "Callable[[Iterable[str]], tuple[str, ...]]"
@@ -60,7 +59,7 @@ def _product(factors: list[Node], sign: int, local: Local) -> Node | None:
         groups.setdefault(local(f.dims), []).append(f)
     if len(groups) < 2 or (sign > 0 and len(factors) < 3):
         return None
-    parts = [reduce(lambda a, b: node("mul", a, b), groups[dims]) for dims in sorted(groups, key=lambda d: (len(d), d))]
+    parts = [combined("mul", groups[dims]) for dims in sorted(groups, key=lambda d: (len(d), d))]
     if sign < 0:
         parts[0] = node("neg", parts[0])
-    return reduce(lambda a, b: node("mul", a, b), parts)
+    return combined("mul", parts)

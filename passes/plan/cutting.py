@@ -17,14 +17,6 @@ from seqc.ir.traverse import reached
 from seqc.ir.windows import mirrored as reflected
 
 
-def times(values: Iterable[Node]) -> Node:
-    """The product of all values."""
-    first, *rest = values
-    for x in rest:
-        first = first * x
-    return first
-
-
 def plain(n: Node) -> bool:
     """Whether a tensor can be declared for n."""
     return n.dtype == "real" and BATCH in n.dims and not any(is_primed(d) for d in n.dims)

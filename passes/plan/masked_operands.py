@@ -10,14 +10,13 @@ not known before the recurrence.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
 
 from seqc.analysis.choices import any_of
-from seqc.ir.graph import Node, node, rebuild, topological
+from seqc.ir.graph import Node, combined, node, rebuild, topological
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.elementwise import where
 from seqc.ir.program import Program
-from seqc.passes.plan.cutting import image, times
+from seqc.passes.plan.cutting import image
 
 Products = Mapping[Node, tuple[tuple[Node, ...], tuple[Node, ...]]]  # sum -> (factors made of params, factors that vary)
 
@@ -33,10 +32,10 @@ def masked_operands(program: Program, products: Products, late: set[Node]) -> Pr
     for n in order:
         done[n] = rebuild(n, tuple(done[a] for a in n.args))
         if known.get(n):
-            every = reduce(lambda a, b: node("and", a, b), (rebuild(c, tuple(done[a] for a in c.args)) for c in known[n]))
+            every = combined("and", (rebuild(c, tuple(done[a] for a in c.args)) for c in known[n]))
             fixed, varying = ([done[f] for f in part] for part in products[n])
             read = [where(any_of(every, tuple(d for d in every.dims if d not in v.dims)), v, 0.0) for v in varying]
-            done[n] = node("sum", times(fixed) * times(read), over=n.names("over"))
+            done[n] = node("sum", combined("mul", fixed) * combined("mul", read), over=n.names("over"))
     return image(program, done)
 
 

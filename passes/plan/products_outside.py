@@ -33,13 +33,13 @@ from seqc.analysis.matrices import small
 from seqc.analysis.ranges import interval_of
 from seqc.analysis.workload import FORMS
 from seqc.ir.block import Reason
-from seqc.ir.graph import BATCH, Node, depends, leaves, node, operands, substitute, topological
+from seqc.ir.graph import BATCH, Node, combined, depends, leaves, node, operands, substitute, topological
 from seqc.ir.intervals import Interval
 from seqc.ir.once import found_once
 from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import Program, TensorDecl, Wishes
 from seqc.ir.views import bare
-from seqc.passes.plan.cutting import axes_of, down_to, fresh, names_of, part_of, plain, sized, times, told
+from seqc.passes.plan.cutting import axes_of, down_to, fresh, names_of, part_of, plain, sized, told
 from seqc.passes.plan.masked_operands import masked_operands
 
 RATIO = 4.0  # operations saved for each byte of traffic
@@ -193,7 +193,7 @@ class _Splitter:
             return tuple(bare(a) for a in n.args if a in self.late)
         if any(f.op in ("rename", "expand") for f in p.varying):
             return tuple(bare(f) for f in p.varying if f in self.late)
-        return (times(p.varying),)
+        return (combined("mul", p.varying),)
 
     def _cuts(self, y: Node, chosen: list[Node]) -> list[Node]:
         """What the core must give so that the rest of y can be computed from it."""
@@ -209,7 +209,7 @@ class _Splitter:
     def _assemble(self, hoisted: list[Node], after: Mapping[str, list[Node]]) -> Split:
         program = self.program
         chosen = [c for found in after.values() for c in found]
-        moved = {c: node("sum", times(p.fixed) * times(p.varying), over=c.names("over"))
+        moved = {c: node("sum", combined("mul", p.fixed) * combined("mul", p.varying), over=c.names("over"))
                  for c in chosen if (p := self.products.get(c))}
         back = substitute({name: program.outputs[name] for name in after}, moved)
         cuts = dict.fromkeys(x for name, found in after.items() if found for x in self._cuts(program.outputs[name], found))

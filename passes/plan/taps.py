@@ -22,12 +22,12 @@ from seqc.analysis.ranges import interval_of
 from seqc.analysis.workload import nominal_sizes
 from seqc.ir.block import Reason
 from seqc.ir.formula import spell
-from seqc.ir.graph import BATCH, Node, const, leaves, node, rebuild, topological, total
+from seqc.ir.graph import BATCH, Node, combined, const, leaves, node, rebuild, topological, total
 from seqc.ir.once import found_once
 from seqc.ir.ops.structure import expanded
 from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import Program, TensorDecl, Wishes
-from seqc.passes.plan.cutting import axes_of, fresh, image, names_of, part_of, plain, sized, times, told
+from seqc.passes.plan.cutting import axes_of, fresh, image, names_of, part_of, plain, sized, told
 from seqc.passes.plan.lag_reads import LagRead, Line, lag_reads, lines_of, over_lags
 from seqc.passes.plan.outside_of_time import dense, made_once
 from seqc.passes.plan.written_out import written_out
@@ -104,7 +104,7 @@ def tapped(reads: Reads, n: Node) -> Tapped | None:
     (factor,), one = read, reads[_base(read[0])]
     if one.dim not in n.names("over") or one.dim not in factor.dims:
         return None
-    weights = expanded(times(fixed) if fixed else const(1.0), (one.dim,))
+    weights = expanded(combined("mul", fixed, 1.0), (one.dim,))
     return Tapped(one, _base(factor), factor, weights, n.names("over"), _names(factor))
 
 
@@ -136,11 +136,12 @@ def _summed(reads: Reads, x: Node, over: tuple[str, ...]) -> Node:
         others = [f for f in found if f is not difference]
         return rebuild(difference, tuple(_summed(reads, times([a, *others]), over) for a in difference.args))
     outside = [f for f in found if _varies(f) and _base(f) not in reads and not set(f.dims) & set(over)]
-    alone = total(times(f for f in found if f not in outside), over) if len(found) > len(outside) else total(x, over)
+    inside = [f for f in found if f not in outside]
+    alone = total(combined("mul", inside) if inside else x, over)
     one = tapped(reads, alone)
     if one is None:
         return total(x, over)
-    return times([one.node, *outside])
+    return combined("mul", [one.node, *outside])
 
 
 def _factors(reads: Reads, x: Node) -> list[Node]:

@@ -16,11 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 
 from seqc.analysis.normal_forms import linear
 from seqc.ir.dims import primed
-from seqc.ir.graph import Node, const, constant, depends, node, renamed, topological, total
+from seqc.ir.graph import Node, combined, const, constant, depends, node, renamed, topological, total
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.elementwise import where
 from seqc.ir.traverse import postorder
@@ -76,14 +75,14 @@ def parted(factors: Iterable[Node]) -> tuple[Node | None, Product]:
     """(the condition under which a product is kept, the other factors); None where it always is."""
     listed = list(factors)
     conditions = dict.fromkeys(c for f in listed if (c := condition(f)) is not None)
-    kept = reduce(lambda a, b: node("and", a, b), conditions) if conditions else None
+    kept = combined("and", conditions) if conditions else None
     return kept, tuple(f for f in listed if condition(f) is None)
 
 
 def product(factors: Iterable[Node]) -> Node:
     """The factors multiplied, left to right, where they are kept; the constant 1 for none."""
     kept, others = parted(factors)
-    out = reduce(lambda a, b: a * b, others) if others else const(1.0)
+    out = combined("mul", others, 1.0)
     return out if kept is None else where(kept, out, 0.0)
 
 
@@ -94,7 +93,7 @@ def value(form: Affine) -> Node:
         inside = product((*term.inner, term.state))
         parts.append(total(product((*term.outer, total(inside, term.over))), term.across))
     parts += [product(p) for p in form.rest]
-    return reduce(lambda a, b: a + b, parts) if parts else const(0.0)
+    return combined("add", parts, 0.0)
 
 
 def affine(n: Node, states: Sequence[Node]) -> Affine:
@@ -162,10 +161,7 @@ def factors_of(n: Node) -> Product:
             out.append(const(-1.0))
             stack.append(x.args[0])
         elif x.op == "div":
-            if x.args[1].dims:
-                out.append(node("div", const(1.0), x.args[1]))
-            else:
-                out.append(node("div", const(1.0), x.args[1]))
+            out.append(const(1.0) / x.args[1])
             stack.append(x.args[0])
         elif x.op != "const" or x.attr("value") != 1.0:
             out.append(x)
@@ -186,7 +182,7 @@ def common_factors(products: Sequence[Product]) -> Product:
                 p.remove(f)
     if len(left) == 1:
         return tuple(left[0])
-    rest = reduce(lambda a, b: a + b, (product(p) for p in left))
+    rest = combined("add", map(product, left))
     known = linear(rest)
     return (*common, rest if known.weights else const(known.constant))
 
@@ -213,7 +209,7 @@ def _rule(x: Node, active: set[Node], form: Callable[[Node], Affine]) -> Affine:
         over = x.names("over")
         rest = tuple(_summed_rest(p, over) for p in inner.rest)
         if len(rest) > MOST_APART:
-            rest = ((reduce(lambda a, b: a + b, map(product, rest)),),)
+            rest = ((combined("add", map(product, rest)),),)
         return Affine(tuple(_summed(t, over, x) for t in inner.terms), rest)
     if x.op == "expand":
         return form(x.args[0])

@@ -16,12 +16,12 @@ selection is no factor, it is carried along the branch (`Cotangent.chosen`) and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property, reduce
+from functools import cached_property
 
 from seqc.analysis.choices import any_of, steep_nodes
 from seqc.diagnostics import Unsupported
 from seqc.ir.block import free_dims
-from seqc.ir.graph import BATCH, COL, ROW, Node, const, depends, leaves, node, renamed, topological, total
+from seqc.ir.graph import BATCH, COL, ROW, Node, combined, const, depends, leaves, node, renamed, topological, total
 from seqc.ir.graph import along as moves
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.elementwise import where
@@ -65,7 +65,7 @@ def fit(d: Node, n: Node) -> Node:
 
 def selected(d: Node, chosen: Chosen) -> Node:
     """d where all of `chosen` hold, else zero."""
-    return where(reduce(lambda a, b: node("and", a, b), chosen), d, 0.0) if chosen and d is not ZERO else d
+    return where(_both(chosen), d, 0.0) if chosen and d is not ZERO else d
 
 
 class Cotangent:
@@ -93,13 +93,13 @@ class Cotangent:
         rest = {tuple(c for c in chosen if c not in common): d for chosen, d in self.parts.items()}
         if len(rest) == 2 and (pair := _opposite(*rest)) is not None:
             return where(pair, *rest.values()), common
-        out = reduce(lambda a, b: a + b, (selected(d, chosen) for chosen, d in rest.items()))
-        either = () if () in rest else (reduce(lambda a, b: node("or", a, b), map(_both, rest)),)
+        out = combined("add", (selected(d, chosen) for chosen, d in rest.items()))
+        either = () if () in rest else (combined("or", map(_both, rest)),)
         return out, common + either
 
 
 def _both(chosen: Chosen) -> Node:
-    return reduce(lambda a, b: node("and", a, b), chosen)
+    return combined("and", chosen)
 
 
 def _opposite(a: Chosen, b: Chosen) -> Node | None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
 
 from seqc.analysis.affine import nonlinear
 from seqc.analysis.jacobian import OWN, NoSlope, Slope, jacobian
@@ -24,7 +23,7 @@ from seqc.analysis.ranges import infer, interval_of
 from seqc.analysis.semirings import semiring_of
 from seqc.ir.dims import unprimed
 from seqc.ir.formula import spell
-from seqc.ir.graph import BATCH, Node, const, depends, leaves, renamed, substitute, topological, total
+from seqc.ir.graph import BATCH, Node, combined, const, depends, leaves, renamed, substitute, topological, total
 from seqc.ir.intervals import ANY
 from seqc.ir.ops.structure import expanded
 from seqc.ir.program import Program, TensorDecl, Wishes
@@ -186,7 +185,7 @@ class _Parts:
         updates, outputs, given = {}, {}, {}
         for i, d in states.items():
             terms = [self._term(states[j].leaf(), key, back) for (one, j), key in links.items() if one == i]
-            x = expanded(reduce(lambda a, b: a + b, [*terms, added[i].leaf()]), d.axes)
+            x = expanded(combined("add", [*terms, added[i].leaf()]), d.axes)
             updates[d.name], outputs[f"{i}.moved"] = x, x
             given[f"{i}.moved"] = TensorDecl(f"{i}.moved", "output", d.dims)
         scan = self._reading(outputs, given, (*self.decls.values(), *added.values()))

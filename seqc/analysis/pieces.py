@@ -25,6 +25,7 @@ from seqc.ir.graph import BATCH, Node, const, depends, leaves, rebuild, renamed,
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import expanded, shift, take
 from seqc.ir.program import Program, TensorDecl, Wishes
+from seqc.ir.traverse import reached
 from seqc.ir.windows import lags, window_of
 
 LETTERS = "acdefghijklmnopqrstuvwxyz"  # all but that of the batch
@@ -47,7 +48,6 @@ class Link:
     def dims(self) -> tuple[str, ...]:
         """Its axes behind the batch."""
         return (*self.free, *self.rows, *(fresh for _, fresh in self.columns))
-
 
     def letters(self, one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, str, str]:
         """The axes of the link, of the state that is reached and of the other, [B, dims], as `einsum` spells them. one, other:
@@ -247,12 +247,7 @@ class _Spans:
 
     def _reaches(self, j: str, i: str) -> bool:
         """Whether state i comes from state j, some steps later."""
-        seen, waiting = set[str](), [i]
-        while waiting:
-            new = [k for k in self.reads[waiting.pop()] if k not in seen]
-            seen.update(new)
-            waiting += new
-        return j in seen
+        return j in reached(self.reads[i], self.reads.__getitem__)
 
     def _link(self, i: str, j: str) -> Link:
         taken = {d for n in self.order for d in n.dims} | {d for s in self.program.states.values() for d in s.dims}

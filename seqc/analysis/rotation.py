@@ -11,11 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 from seqc.analysis.affine import Affine, product
 from seqc.analysis.normal_forms import factors
-from seqc.ir.graph import Node, const
+from seqc.ir.graph import Node, combined, const
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def rotation(states: Sequence[str], leaves: Sequence[Node], forms: Mapping[str, 
             terms = [t for t in forms[name].terms if t.state is leaf]
             if len(terms) != 1 or terms[0].over:
                 return None
-            parts.append(factors(reduce(lambda a, b: a * b, terms[0].outer, const(1.0))))  # what is chosen is a factor too
+            parts.append(factors(combined("mul", (const(1.0), *terms[0].outer))))  # what is chosen is a factor too
     (c1, same), (c3, cross), (c4, cross2), (c2, same2) = parts
     repeated = len(set(same)) < len(same) or len(set(cross)) < len(cross)
     if repeated or c1 != c2 or c3 != -c4 or abs(c1) != abs(c3) or set(same) != set(same2) or set(cross) != set(cross2):

@@ -15,6 +15,8 @@ from io import StringIO
 from token import NAME
 from tokenize import generate_tokens
 
+from seqc.ir.traverse import reached
+
 _WORD = re.compile(r"(?<![\w.])[^\W\d]\w*")
 _FILLED = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
 
@@ -73,12 +75,8 @@ def reaching(text: str, roots: Iterable[str]) -> str:
     """What of a text some of its names need, and no other definition."""
     every = chunks(text)
     of = {name: chunk for chunk in every for name in chunk.names}
-    todo, kept = [name for name in roots if name in of], set[str]()
-    while todo:
-        if (name := todo.pop()) not in kept:
-            kept.add(name)
-            todo += of.keys() & set(_WORD.findall(of[name].text))
-    return "\n\n\n".join(chunk.text for chunk in every if kept & {*chunk.names}) + "\n"
+    kept = reached((name for name in roots if name in of), lambda name: of.keys() & set(_WORD.findall(of[name].text)))
+    return "\n\n\n".join(chunk.text for chunk in every if kept.keys() & {*chunk.names}) + "\n"
 
 
 def _bound(n: ast.stmt) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ sugar builds. It never evaluates, rewrites or prints.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial, reduce
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
@@ -143,6 +144,12 @@ def size(dim: str) -> Node:
 def index(dim: str) -> Node:
     """0, 1, 2, ... along a dim."""
     return node("index", dim=dim)
+
+
+def combined(op: str, values: Iterable[Node], none: Node | float | None = None) -> Node:
+    """`a op b op c`, from left to right. none: what it is of no value; where it is not given, there is at least one."""
+    listed = list(values) or [lift(x) for x in [none] if x is not None]
+    return reduce(partial(node, op), listed)
 
 
 def total(x: Node, dims: Iterable[str]) -> Node:
