@@ -37,13 +37,13 @@ def slower(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
     apart = _apart(program, slow)
     kept = [name for name in slow if all(name not in states or not kind for kind, states in apart)]
     text = "feeds faster states and is fed by them: computed at every step, and held"
-    reasons = [Reason("rate", name, text) for name in kept]
+    reasons = [Reason("rates", name, text) for name in kept]
     stages = _Rates(stage, apart, taken).stages() if len(kept) < len(slow) else (stage,)
     for one in stages or ():
         if one.groups:
             count = one.groups.steps
             text = f"a recurrence of its own, over groups of {count} steps: T / {count} of a call's T"
-            reasons.append(Reason("rate", ", ".join(one.program.states), text))
+            reasons.append(Reason("rates", ", ".join(one.program.states), text))
     return Plan(program, stages, tuple(reasons)) if stages else None
 
 

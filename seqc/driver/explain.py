@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 LONG, MANY = 4096, 32  # steps and sequences at which a convolution is counted
 NATIVE = ("step: a core holds the states in its registers and caches, where the step is the least work; blocks do more, to "
           "fill a wider machine")
+PLANNED = ("taps", "parallel", "pruned", "ends", "rates")  # topics of what is decided for a whole call
 UNKNOWN = "no verdict recorded"  # how the words of a kernel begin of which the toolchain has said nothing
 DECIDED = ("form", "newton", "numerics", "tiles", "phases", "memory")  # topics that belong to a part of the file, in this order
 
@@ -71,11 +72,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "components": components,
         "invariant": invariant(program, sizes),
         "stream": "" if endless(program) else reach(program).text,
-        "taps": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "taps"},
-        "parallel": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "parallel"},
-        "pruned": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "pruned"},
-        "ends": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "ends"},
-        "rates": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "rate"},
+        **{topic: {r.subject: r.text for r in compiled.plan.told if r.topic == topic} for topic in PLANNED},
         "sparse": sparsity(compiled, sizes),
         "derivatives": derivatives(compiled),
         "parts": {name: recurrences(name, found, sizes) for name, found in compiled.stages.items()},

@@ -34,7 +34,7 @@ VALID = leaf("mask", "valid", (ROW,), dtype="bool")
 class Reason:
     """One line of `seqc explain`: what was decided, and why, in terms of the source. more: what it says instead of text."""
 
-    topic: str  # "class" | "form" | "newton" | "numerics" | "eigenvalues" | "cost" | "claim" | "rate"
+    topic: str  # "class" | "form" | "newton" | "numerics" | "eigenvalues" | "cost" | "claim" | "rates"
     subject: str  # a state or component
     text: str
     more: str = ""
