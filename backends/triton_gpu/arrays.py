@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, SPANS, STEPS, Array, Let
 from seqc.backends.triton_gpu.roles import ALL, Roles
+from seqc.backends.triton_gpu.saved_products import products_of_past
 from seqc.backends.triton_gpu.uses import Uses
 from seqc.diagnostics import SeqcBug
 from seqc.ir.block import BATCH, COL, ROW, Block
@@ -28,11 +29,15 @@ def keepable(n: Node) -> bool:
 
 
 def steps_between_saved(block: Block, roles: Roles) -> int:
-    """Steps from one saved state to the next in form "step"; 1 in other forms."""
+    """Steps from one saved state to the next in form "step"; 1 in other forms. States that are matrices are saved now and then,
+    and formed again between, but not where a parameter's matrix multiplies the whole of one: backward, which needs the matrix
+    transposed, would then hold it both ways."""
     if block.form != "step":
         return 1
-    inside = max((len(roles.axes(d.dims)) for d in block.program.states.values()), default=0)
-    return block.program.wishes.checkpoint or (EVERY if inside > 1 else 1)
+    widest = max((roles.axes(d.dims) for d in block.program.states.values()), key=len, default=())
+    products = (roles.axes(n.dims) for n in products_of_past(block.forward.values(), block.forward.values(), roles))
+    short = len(widest) < 2 or any({*widest} <= {*axes} for axes in products)
+    return block.program.wishes.checkpoint or (1 if short else EVERY)
 
 
 class Arrays:

@@ -26,8 +26,7 @@ def saved_products(
 ) -> dict[str, Node]:
     """The values of forward that backward is to read, by name: `before_f` of a gate f. taken: names that are not free."""
     given = set(topological(forward.values()))
-    past = depends(given, leaves(given, "state"))
-    products = [n for n in topological(backward.values()) if n in given and n in past and _multiplies(n, past, roles)]
+    products = products_of_past(forward.values(), backward.values(), roles)
     users: dict[Node, list[Node]] = {}
     for n in topological(backward.values()):
         for a in dict.fromkeys(n.args):
@@ -42,6 +41,13 @@ def saved_products(
         numbered = (wanted, *(f"{wanted}_{i}" for i in range(1, len(found) + 1)))
         out[next(x for x in numbered if x not in out and x not in taken)] = n
     return out
+
+
+def products_of_past(forward: Iterable[Node], among: Iterable[Node], roles: Roles) -> list[Node]:
+    """Of some values those that forward makes too, as products of a parameter's matrix and the past, in their order."""
+    given = set(topological(forward))
+    past = depends(given, leaves(given, "state"))
+    return [n for n in topological(among) if n in given and n in past and _multiplies(n, past, roles)]
 
 
 def read_instead(backward: Mapping[str, Node], values: Mapping[str, Node]) -> tuple[dict[str, Node], dict[Node, Node]]:

@@ -165,10 +165,11 @@ def sizes_of(program: Program, shape: Shape) -> dict[str, int]:
 
 
 def _heads(program: Program) -> list[str]:
-    """Dims that nothing mixes, but for a lane at the end of a state: the last stands for heads, others are 1."""
+    """Dims that nothing mixes, but for a lane behind other dims of a state, the width of a head: the last stands for heads,
+    others are 1."""
     one = lane(program)
-    ends = any(state.dims and state.dims[-1] == one for state in program.states.values())
-    return [d for d in program.dims if d in free_dims(program.graph) and not (d == one and ends)]
+    width = any(one in state.dims[1:] for state in program.states.values())
+    return [d for d in program.dims if d in free_dims(program.graph) and not (d == one and width)]
 
 
 def _channels(program: Program) -> list[str]:

@@ -106,6 +106,7 @@ def test_extents_of_a_shape() -> None:
     assert sizes_of(load(SPECS / "gla.seq"), shape) == {"H": 4, "K": 32, "V": 32}
     assert sizes_of(load(SPECS / "hgrn.seq"), shape) == {"D": 128}
     assert sizes_of(load(SPECS / "mamba.seq"), shape)["D"] == 128
+    assert sizes_of(load(SPECS / "mamba2.seq"), shape) == {"G": 1, "H": 4, "P": 32, "N": 32}, "P is the width of a head"
     assert sizes_of(load(SPECS / "lstm.seq"), shape) == {"H": 4, "D": 32} | {
         d.name: d.default for d in load(SPECS / "lstm.seq").dims.values() if d.default
     }

@@ -103,6 +103,19 @@ def conv_lstm(x: Given, p: Given, s: Given) -> Made:
     return {"h": h}, {"h": h, "c": c}
 
 
+def dcgru(x: Given, p: Given, s: Given) -> Made:
+    def gate(n: str, h: Tensor) -> Tensor:
+        total, walk = p[f"b{n}"], torch.eye(p["P"].shape[-1], dtype=h.dtype)
+        for by_x, by_h in ("WU", "XV", "ZQ"):
+            total = total + walk @ x["x"] @ p[by_x + n].T + walk @ h @ p[by_h + n].T
+            walk = walk @ p["P"]
+        return total
+
+    r, u = sigmoid(gate("r", s["h"])), sigmoid(gate("u", s["h"]))
+    h = u * s["h"] + (1 - u) * tanh(gate("c", r * s["h"]))
+    return {"h": h}, {"h": h}
+
+
 def rims(x: Given, p: Given, s: Given) -> Made:
     score = (p["q"] * s["h"]).sum(-1) + x["g"]
     moves = score >= score.topk(2, -1).values[:, -1:]
@@ -210,5 +223,6 @@ def changepoint(x: Given, p: Given, s: Given) -> Made:
     return {"l": lengths}, {"l": lengths, "mu": torch.cat([first, mu[:, :-1]], 1), "v": torch.cat([first + 1, v[:, :-1]], 1)}
 
 
-CELLS = (mogrifier, on_lstm, nested_lstm, lem, clockwork, antisymmetric_rnn, goru, ltc, skip_rnn, conv_lstm, rims, hard_experts,
-         vq_rnn, izhikevich, resonate_and_fire, clif, rls, hsmm, imm_filter, true_online_td, q_learning, sos, changepoint)
+CELLS = (mogrifier, on_lstm, nested_lstm, lem, clockwork, antisymmetric_rnn, goru, ltc, skip_rnn, conv_lstm, dcgru, rims,
+         hard_experts, vq_rnn, izhikevich, resonate_and_fire, clif, rls, hsmm, imm_filter, true_online_td, q_learning, sos,
+         changepoint)

@@ -38,7 +38,7 @@ STEPS = {step.__name__: step for step in (*MEMORIES, *CELLS, *DESCENTS, *SIGNALS
 FOLDER = Path(__file__).parent / "specs"
 SOME = {"cpu": ("neural_queue", "deep_memory", "adpcm", "lorenz96", "cyfa", "spinn", "srukf", "lnn",
                 "hodgkin_huxley", "message", "viterbi_path", "thomas"),
-        "triton": ("conv_lstm", "lmu", "imm_filter", "sos", "neural_queue", "deep_memory", "predictive_coding",
+        "triton": ("conv_lstm", "dcgru", "lmu", "imm_filter", "sos", "neural_queue", "deep_memory", "predictive_coding",
                    "boolean_net", "adpcm", "lorenz96", "fox", "infini", "all_pole_lattice", "lbfgs",
                    "particle_filter", "student_changepoint", "cyfa", "hrr", "srukf", "capsules",
                    "hodgkin_huxley", "message", "viterbi_path", "bierman", "kiefer", "dither")}

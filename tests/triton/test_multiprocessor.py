@@ -111,6 +111,15 @@ def test_a_walk_takes_as_long_as_its_sequence_and_waves_are_counted() -> None:
 
 
 @pytest.mark.skipif(available() is not None, reason=str(available()))
+def test_waits_for_others_and_for_loads_are_at_once() -> None:
+    """A step that meets waits for as long as the meeting or its own loads take, whichever is longer, and not for both."""
+    target = target_named("sm_90")
+    loads = 2 * 1000 * MISS / target.clock_mhz  # nanoseconds of two that nothing sent ahead, for each of 64 steps
+    code = Code(64, 1024, 4, {"issue": (64.0, 0.0), "wait": (128.0, 0.0)})
+    alone, short, longer = (spent(code, target, 1, 640, 0, 640 * w).nanoseconds for w in (0, loads - 100, loads + 100))
+    assert alone == short and longer == pytest.approx(alone + 640 * 100)
+
+
 def test_the_toolchain_tells_what_a_turn_runs() -> None:
     """A loop over T tiles of 64 x 64: a turn for every 64 steps has a product of 64 x 64 x 64, however many there are."""
     (said,) = judge([_job("sm_90", stages=1)])

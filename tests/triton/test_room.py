@@ -18,6 +18,7 @@ from seqc.driver.load_emitted import load_emitted
 from seqc.emit.late_import import loader, triton_text
 
 SPECS = Path(__file__).parents[2] / "specs"
+LITERATURE = Path(__file__).parents[1] / "literature" / "specs"
 HOPPER = 227 * 1024  # bytes of shared memory that a program may have
 
 
@@ -56,6 +57,17 @@ def test_backward_holds_a_matrix_once(lstm: ModuleType, gru: ModuleType) -> None
         assert kept["backward"] - 16 * 128 * 4 == gates * 128 * 128 * 2, "and beside them two operands of 16 rows"
         backward = inspect.getsource(module).partition("_backward_kernel(")[2].partition("@_jit")[0]
         assert backward.count("tl.dot(") == gates
+
+
+def test_backward_holds_a_matrix_once_where_all_of_a_matrix_state_is_multiplied() -> None:
+    """The gates of a graph's nodes are saved at every step, as those of a cell, and not formed again by a second copy of all
+    matrices: 64 nodes of 64 units fit a program. States that no parameter multiplies are saved now and then."""
+    made = compile_spec(LITERATURE / "dcgru.seq", Options("triton"))
+    module = load_emitted(made.text, made.signature.spec)
+    kept = {k: v[0] for k, v in module._needs_triton(2, 64, 64).items()}
+    assert kept["forward"] <= kept["backward"] < HOPPER // 2
+    assert "before_r" in made.text
+    assert "before_" not in compile_spec(SPECS / "longhorn.seq", Options("triton")).text
 
 
 def test_fp32_keeps_both_parts_of_its_operands(lstm: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

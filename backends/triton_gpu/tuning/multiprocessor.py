@@ -103,10 +103,17 @@ def room(code: Code, target: Target) -> int:
     return max(1, occupancy(target, code.registers, code.shared, code.warps, code.tensor_memory).programs)
 
 
+def meeting(run: Mapping[str, float], waits: float, target: Target) -> float:
+    """Nanoseconds for which a program waits longer for others than for its loads. waits: nanoseconds from what a program tells
+    to what the others have read of it; its loads are on their way in that time, and what it is told comes by loads too."""
+    return max(0.0, waits - 1000 * MISS * run.get("wait", 0.0) / target.clock_mhz)
+
+
 def spent(code: Code, target: Target, programs: int, steps: int, moved: int, waits: float = 0.0) -> Spent:
     """Modelled time of one launch. programs: all; steps: of a sequence, for walks; moved: bytes between chip and memory; waits:
-    nanoseconds that a program waits for others."""
+    nanoseconds that a program waits for others (`meeting`)."""
     resident, run = room(code, target), code.run(steps)
+    waits = meeting(run, waits, target)
     waves, rest = divmod(-(-programs // target.units), resident)
     if waves < FEW:
         cycles = waves * wave(code, run, resident, target) + (wave(code, run, rest, target) if rest else 0.0)

@@ -17,7 +17,7 @@ from pathlib import Path
 from seqc.analysis.workload import Workload
 from seqc.backends.triton_gpu.schedule import AGAIN_KERNEL, STEPS_KERNEL
 from seqc.backends.triton_gpu.tuning.kernel_model import MEET_LATENCY, OVERHEAD_REGISTERS, KernelModel
-from seqc.backends.triton_gpu.tuning.multiprocessor import MEMORY, code, wave
+from seqc.backends.triton_gpu.tuning.multiprocessor import MEMORY, code, meeting, wave
 from seqc.backends.triton_gpu.tuning.pace import Pace, Pacing
 from seqc.backends.triton_gpu.tuning.targets import Occupancy, Target, occupancy, target_named
 from seqc.backends.triton_gpu.tuning.tiles import Chosen, ChosenKernel
@@ -114,8 +114,8 @@ def _pace(kernel: ChosenKernel, target: Target) -> Pace:
     if kernel.verdict is not None and kernel.verdict.work:
         one = code(kernel.verdict, at["warps"])
         run = one.turn(kernel.summary.rows) if walks else one.run(0)
-        meets = kernel.summary.meets * MEET_LATENCY
-        alone, busy = (round(1000 * wave(one, run, n, target) / target.clock_mhz) + meets for n in (1, at["resident"]))
+        meets = meeting(run, kernel.summary.meets * MEET_LATENCY, target)
+        alone, busy = (round(1000 * wave(one, run, n, target) / target.clock_mhz + meets) for n in (1, at["resident"]))
     else:
         alone, busy, moved = (kernel.factor * n // 100 for n in (alone, busy, moved))
     return Pace(at["resident"], max(alone, 1), max(busy, 1), moved, walks, 1 + kernel.afterwards)
