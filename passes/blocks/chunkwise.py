@@ -122,7 +122,7 @@ class Chunk:
         k = product((*(renamed_rank(f, rank) for f in folded), k)) if folded else k
         outside = [d for d in self.decays if not d.dims & set(over) and not d.dims <= bare]
         along = frozenset[str]()
-        if outside and not self._levelled(outside, over):  # then every index of theirs has a matrix of its own
+        if outside and not self._levelled(outside, over, v):  # then every index of theirs has a matrix of its own
             outside, along = [], frozenset().union(*(d.dims for d in outside))
         matrices = self.pair(q, k, over, exclusive, split=bool(outside), along=along)
         alive = self._alive(exclusive)
@@ -152,8 +152,12 @@ class Chunk:
         pairs = [d.level(block, self._early(exclusive)) for d in outside]
         return product(p[0] for p in pairs), product(p[1] for p in pairs)
 
-    def _levelled(self, outside: list[Decay], over: tuple[str, ...]) -> bool:
-        """Whether decays that A does not carry may be factors of its rows and columns, level by level."""
+    def _levelled(self, outside: list[Decay], over: tuple[str, ...], v: Node) -> bool:
+        """Whether decays that A does not carry are factors of its rows and columns, level by level. Where they vary from head
+        to head alone, and not along the columns of v, a matrix for each head takes one product instead of one a level."""
+        width = [d for d in self.start.dims if d not in over][-1]
+        if width in v.dims and not any(width in d.dims for d in outside):
+            return False
         joined = [*outside, *(d for d in self.decays if d.dims & set(over))]
         return all(d.log is not None for d in joined) and not self._exact(joined)
 

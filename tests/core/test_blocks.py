@@ -27,3 +27,14 @@ def test_what_is_chosen(name: str) -> None:
 def test_refusal_quotes_the_term() -> None:
     with pytest.raises(Unsupported, match="is applied to a value that depends on the state: `u >= 1`"):
         lower(elaborate.load(SPECS / "lif.seq"), "scan")
+
+
+def test_a_decay_that_q_and_k_have_no_dim_of() -> None:
+    """Of heads that share q and k each has a matrix of its own, and so one product; a decay along the columns of v is a factor
+    of rows and columns, level by level."""
+    shared, along_values = (
+        {*lower(elaborate.load(path), "chunkwise").names.values()}
+        for path in (SPECS / "mamba2.seq", SPECS.parent / "tests" / "recurrences" / "value_decay_delta.seq")
+    )
+    assert "A" in shared and "A_1" not in shared
+    assert "A_1" in along_values
