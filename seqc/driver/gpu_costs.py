@@ -263,7 +263,7 @@ def _priced(chosen: Chosen, name: str, shape: Shape, sizes: Mapping[str, int], t
     lengths = [f"{n} {v}" for n, v in config.constants if n.startswith("B") and isinstance(v, int)]
     words_ = ", ".join([*lengths, f"{warps} warp{'s' * (warps > 1)}", f"{config.stages} stage{'s' * (config.stages > 1)}"])
     took = None if said is None else model.told(said, tiles)
-    nanoseconds = int(evaluate(time, tiles)) * one.factor // 100 if took is None else round(took.nanoseconds)
+    nanoseconds = int(evaluate(model.scaled(time, one.factor), tiles)) if took is None else round(took.nanoseconds)
     called = f"{chosen.block.program.name}_{name}_kernel"
     return KernelCost(
         called, words_, said, resident, told["programs"], moved, products, other, nanoseconds,

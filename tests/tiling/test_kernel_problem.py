@@ -13,6 +13,7 @@ from seqc.backends.triton_gpu.tuning.choose import Choice, choose, merged
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
 from seqc.backends.triton_gpu.tuning.kernel_problem import Kernel, Told, kernel_problem, refusal, tile_choices
 from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work
+from seqc.backends.triton_gpu.tuning.multiprocessor import MEMORY
 from seqc.backends.triton_gpu.tuning.targets import TARGETS, Target, target_named
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
 from seqc.solver.enumerate import solve_by_enumeration
@@ -353,6 +354,17 @@ def test_machine_code_is_believed_where_it_is_known() -> None:
     model = KernelModel(kernel[64], target)
     took = {tiles["BV"]: model.told(said, tiles) for tiles, said in told}
     assert all(one is not None for one in took.values()) and choice.part("it", "ns") == round(took[16].nanoseconds)  # type: ignore[union-attr]
+
+
+def test_no_tiles_take_less_than_their_bytes() -> None:
+    """Machine code of other tiles may say that the model is too slow, and not that memory is faster than it is."""
+    model = KernelModel(gated(128, 128)[32], target_named("sm_90"))
+    at = {"BV": 32, "warps": 4, "stages": 2, "resident": 1}
+    whole = model.time()[0]
+    memory = evaluate(model.traffic(), at) / (MEMORY * target_named("sm_90").bytes_per_ns)
+    assert evaluate(model.scaled(whole, 100), at) == evaluate(whole, at)
+    assert evaluate(model.scaled(whole, 300), at) == 3 * evaluate(whole, at)
+    assert evaluate(model.scaled(whole, 1), at) == pytest.approx(memory, rel=1e-3)
 
 
 def test_what_lies_beside_a_choice_is_asked_until_no_step_is_faster() -> None:

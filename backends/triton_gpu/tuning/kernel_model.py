@@ -14,7 +14,7 @@ from types import MappingProxyType
 from seqc.analysis.workload import TILES, Workload
 from seqc.backends.triton_gpu.roles import ALL, COLUMNS
 from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, KernelSummary, Tile
-from seqc.backends.triton_gpu.tuning.multiprocessor import CACHE, Spent, code, spent
+from seqc.backends.triton_gpu.tuning.multiprocessor import CACHE, MEMORY, Spent, code, spent
 from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS, Use, quarantined
 from seqc.backends.triton_gpu.tuning.targets import Target
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
@@ -317,6 +317,13 @@ class KernelModel:
         waits = self.summary.meets * MEET_LATENCY * turns
         steps = self.workload.length if along == 1 else turns * self.summary.rows
         return spent(code(verdict, warps), self.target, programs, steps, moved, waits)
+
+    def scaled(self, whole: Expr, factor: int) -> Expr:
+        """A modelled time, of which hundredths are known by the machine code of other tiles: no less than its bytes take."""
+        if factor == 100:
+            return whole
+        memory = ceil_div(self.traffic() * 100, lift(round(100 * MEMORY * self.target.bytes_per_ns)))
+        return most(ceil_div(whole * factor, lift(100)), memory)
 
     def walks(self) -> tuple[int, int]:
         """(programs along a sequence, turns of each)."""

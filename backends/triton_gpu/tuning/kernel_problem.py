@@ -17,7 +17,7 @@ from seqc.backends.triton_gpu.tuning.kernel_model import OVERHEAD_REGISTERS, Ker
 from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary
 from seqc.backends.triton_gpu.tuning.targets import Target
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
-from seqc.solver.expression import Case, Chosen, Const, Expr, Sum, ceil_div, evaluate, lift, most
+from seqc.solver.expression import Case, Chosen, Const, Expr, Sum, evaluate, most
 from seqc.solver.problem import Constraint, Problem, Variable
 
 NEVER = 1 << 50  # nanoseconds that no kernel takes
@@ -217,7 +217,7 @@ class _OneKernel:
         whole, parts = builder.time(self.spilled(rows))
         named = [(Chosen(self.names(tiles)), ns) for tiles, ns, _ in self.priced[rows]]
         factor = min((factor * UNTOLD // 100 for _, _, factor in self.priced[rows]), default=self.kernel.factor)
-        whole = whole if factor == 100 else ceil_div(whole * factor, lift(100))
+        whole = builder.scaled(whole, factor)
         if named:
             whole = Sum((most(0, Sum((whole, *(one * -NEVER for one, _ in named)))), *(one * ns for one, ns in named)))
         return whole, tuple((name, whole if name == "ns" else value) for name, value in parts)

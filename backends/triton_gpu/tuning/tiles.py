@@ -280,8 +280,8 @@ class _Chooser:
         tiles, said = choice.tiles(name), choice.verdict(name)
         model = KernelModel(choice.kernels[name].at[choice.rows], self.target, self.workload)
         took = said and model.told(said, tiles)
-        time = evaluate(model.time()[0], {**tiles, "resident": choice.own(name, "resident")})
-        return round(took.nanoseconds) if took else int(time) * self.factor(name) // 100
+        at = {**tiles, "resident": choice.own(name, "resident")}
+        return round(took.nanoseconds) if took else int(evaluate(model.scaled(model.time()[0], self.factor(name)), at))
 
     def tried(self, names: Sequence[str], rows: int) -> Choice | Clash:
         """The answer by trying every assignment, which is sooner had than the solver's; it does not tell what binds."""
