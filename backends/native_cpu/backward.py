@@ -112,7 +112,6 @@ class _Backward:
         """A leaf for what lies in memory under a name."""
         n = leaf("value", name, axes)
         self.writer.given[n] = place
-        self.writer.home[n] = axes
         return n
 
     def text(self) -> str:
@@ -156,9 +155,7 @@ class _Backward:
     def _saved(self, roots: list[Node]) -> list[str]:
         lines: list[str] = []
         for n in leaves(roots, "value"):
-            more, place = self.point(n.text("name"))
-            self.writer.given[n] = place
-            self.writer.home[n] = n.names("shape")
+            more, self.writer.given[n] = self.point(n.text("name"))
             lines += more
         return lines
 
@@ -167,9 +164,8 @@ class _Backward:
         for n in leaves(self.roots, "cot"):
             name = n.text("name")
             if name in self.program.output_decls:
-                more, place = self.point(f"d_{name}", first_only(self.roles, self.program.output_decls[name].dims))
-                self.writer.given[n] = place
-                self.writer.home[n] = n.names("shape")
+                when = first_only(self.roles, self.program.output_decls[name].dims)
+                more, self.writer.given[n] = self.point(f"d_{name}", when)
                 lines += more
         return lines
 
@@ -226,7 +222,6 @@ class _Backward:
             if not plan.recompute:
                 token += more
                 writer.given[s.leaf()] = place
-                writer.home[s.leaf()] = s.axes
                 continue
             self.segment_start += more
             buffer = f"seg_{ident(name)}"

@@ -65,7 +65,6 @@ def input_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[N
             more, place = pointer(writer, array, at, f"({at} >= 0 && {at} < T)", name=name)
         lines += more
         writer.given[n] = place
-        writer.home[n] = n.names("shape")
     return ["  " * indent + line for line in lines]
 
 
@@ -85,10 +84,8 @@ def param_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[N
     """Point at the parameters that any region reads, and note where they lie."""
     lines: list[str] = []
     for n in leaves(roots, "param"):
-        more, place = pointer(writer, arrays[n.text("name")])
+        more, writer.given[n] = pointer(writer, arrays[n.text("name")])
         lines += more
-        writer.given[n] = place
-        writer.home[n] = n.names("shape")
     return ["  " + line for line in lines]
 
 
@@ -153,10 +150,8 @@ def _ends(plan: Plan, writer: KernelWriter, arrays: Mapping[str, Array], guards:
         writer.buffers[f"s_{ident(s.name)}"] = local
         found.carried[own] = f"w.s_{ident(s.name)}"
         given = leaf("value", f"{s.name}_0", s.axes)
-        lines, place = pointer(writer, arrays[f"{s.name}_0"])
+        lines, writer.given[given] = pointer(writer, arrays[f"{s.name}_0"])
         found.start += lines
-        writer.given[given] = place
-        writer.home[given] = s.axes
         found.begin_items.append(Item("out", given, local, f"w.s_{ident(s.name)}"))
         lines, place = pointer(writer, arrays[f"{s.name}_T"])
         found.end += lines
@@ -293,7 +288,6 @@ def _several(
     for n in leaves([*seen, *made.updates.values()], "input"):
         if n.number("offset"):
             lines, writer.given[n] = _pointer_at(writer, arrays[n.text("name")], -n.number("offset"))
-            writer.home[n] = n.names("shape")
             pointers += lines
     for step, results in enumerate(made.results):
         if step:

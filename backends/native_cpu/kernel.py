@@ -62,7 +62,6 @@ class KernelWriter:
         # value -> where it is read: the vectors' dim there, and what indexes its axes
         self.readers: dict[Node, list[tuple[str | None, dict[str, Index]]]] = defaultdict(list)
         self.given: dict[Node, Place] = {}  # leaves: where they lie
-        self.home: dict[Node, tuple[str, ...]] = {}  # leaves: their axes in memory order, without programs
         self.targets: dict[str, Place] = {}
         self.buffers: dict[str, tuple[str, ...]] = {}  # scratch name -> axes
         self.segments: dict[str, int] = {}  # buffers with a slot for every step of a segment: how many slots more
@@ -110,6 +109,10 @@ class KernelWriter:
         """A node's dims inside a program."""
         return self.roles.local(n.dims)
 
+    def home(self, n: Node) -> tuple[str, ...]:
+        """The axes, in their order in memory, of what lies outside of the kernel's buffers; none of others."""
+        return n.names("shape") if n in self.given and not self.given[n].inside else ()
+
     # ---- deciding ----
 
     def choose(self, token: tuple[str, ...]) -> None:
@@ -151,7 +154,7 @@ class KernelWriter:
                             if d in cost:
                                 cost[d] += 2
                     for read in s.region.cone(item)[1]:
-                        home = self.home.get(read.base)
+                        home = self.home(read.base)
                         if home and len(home) >= 2 and read.base.text("kind") != "param":
                             for d in home[:-1]:
                                 if d in cost:
@@ -173,7 +176,7 @@ class KernelWriter:
                     if d in cost:
                         cost[d] += 4
             for read in s.region.cone(item)[1]:
-                home = self.home.get(read.base, ())
+                home = self.home(read.base)
                 index = dict(read.index)
                 for d in home[:-1]:
                     if index.get(d) in cost:
@@ -233,7 +236,7 @@ class KernelWriter:
         listed = [x.item for x in self.sparse.get((s.name, number), ())]
         reads = [read for item in nest.items if item not in listed for read in s.region.cone(item)[1]]
         for read in reads if axis is not None else ():
-            home = self.home.get(read.base)
+            home = self.home(read.base)
             if not home or read.base.text("kind") != "param":
                 continue
             along = [d for d, i in read.index if i == axis]

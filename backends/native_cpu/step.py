@@ -39,7 +39,6 @@ def step_text(plan: Plan) -> str:
     carried = {x.leaf(): f"{x.name}_T" for x in program.states.values()}
     for n, name in [*reads, *((x.leaf(), f"{x.name}_0") for x in program.states.values())]:
         more, writer.given[n] = pointer(writer, arrays[name], alone=n not in carried)
-        writer.home[n] = arrays[name].axes
         lines += ["  " + line for line in more]
     items, guards = [], {}
     writes = [("out", x, x.name, x.name) for x in program.output_decls.values()]

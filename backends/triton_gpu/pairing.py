@@ -132,6 +132,13 @@ def _join_cost(dims: tuple[frozenset[str], ...], wanted: frozenset[str], i: int,
     return count, SIDE**count
 
 
+def is_dot(n: Node, roles: Roles) -> bool:
+    """Whether a value is one matrix product."""
+    if n.op != "sum" or n.args[0].op != "mul":
+        return False
+    return is_product(*(frozenset(roles.axes(x.dims)) for x in (*n.args[0].args, n)))
+
+
 def is_product(a: frozenset[str], b: frozenset[str], result: frozenset[str]) -> bool:
     """Whether the sum of a * b to `result` is one matrix product: one row, one column and one contracted axis, each a dim, or
     steps with the rows of each."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from seqc.backends.triton_gpu.pairing import is_product
+from seqc.backends.triton_gpu.pairing import is_dot
 from seqc.backends.triton_gpu.roles import Roles
 from seqc.emit.names import safe_name
 from seqc.ir.block import BATCH
@@ -60,12 +60,9 @@ def read_instead(backward: Mapping[str, Node], values: Mapping[str, Node]) -> tu
 
 def _multiplies(n: Node, past: set[Node], roles: Roles) -> bool:
     """Whether n is a matrix product of the past and what parameters alone make."""
-    if n.op != "sum" or n.args[0].op != "mul" or BATCH not in n.dims:
+    if BATCH not in n.dims or not is_dot(n, roles):
         return False
-    factors = n.args[0].args
-    constant = [a for a in factors if a not in past and not leaves([a], "input")]
-    axes = [frozenset(roles.axes(x.dims)) for x in (*factors, n)]
-    return len(constant) == 1 and is_product(*axes)
+    return sum(a not in past and not leaves([a], "input") for a in n.args[0].args) == 1
 
 
 def _whole_sum(n: Node, users: Mapping[Node, list[Node]], given: set[Node]) -> Node:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from seqc.backends.triton_gpu.pairing import is_product
+from seqc.backends.triton_gpu.pairing import is_dot
 from seqc.backends.triton_gpu.roles import ALL, Roles
 from seqc.ir.dims import base
 from seqc.ir.graph import Node, depends, leaf, leaves, node, rebuild, topological
@@ -44,11 +44,8 @@ def shared_dim(forward: Mapping[str, Node], roles: Roles) -> str | None:
     past = depends(forward.values(), leaves(forward.values(), "state"))
     found: dict[str, int] = {}
     for n in topological(forward.values()):
-        if n.op != "sum" or n.args[0].op != "mul" or n not in past:
-            continue
-        factors = n.args[0].args
-        if is_product(*(frozenset(roles.axes(x.dims)) for x in (*factors, n))):
-            matrix = [a for a in factors if a not in past and not leaves([a], "input")]
+        if n in past and is_dot(n, roles):
+            matrix = [a for a in n.args[0].args if a not in past and not leaves([a], "input")]
             units = {base(d) for a in matrix for d in roles.axes(a.dims)}
             if len(matrix) == 1 and len(units) == 1:
                 found[units.pop()] = found.get(next(iter(units), ""), 0) + 1

@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Levels, Load, Loop, Note, Outputs, Plus, Store, walk
-from seqc.backends.triton_gpu.pairing import is_product
+from seqc.backends.triton_gpu.pairing import is_dot
 from seqc.backends.triton_gpu.roles import Roles
 from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS
 from seqc.ir.dims import is_rank, is_time
@@ -36,10 +36,7 @@ class Uses:
 
     def is_dot(self, n: Node) -> bool:
         """Whether n is a matrix product."""
-        if n.op != "sum" or n.args[0].op != "mul":
-            return False
-        a, b, r = (frozenset(self.roles.axes(x.dims)) for x in (*n.args[0].args, n))
-        return is_product(a, b, r)
+        return is_dot(n, self.roles)
 
     @cached_property
     def only_summed(self) -> set[Node]:

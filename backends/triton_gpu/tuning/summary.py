@@ -16,7 +16,6 @@ from seqc.analysis.cost import weight
 from seqc.analysis.workload import TILED_BATCH
 from seqc.backends.triton_gpu.kernel import SPANS, Fetch, Item, Let, Load, Loop, Meet, Store, walk
 from seqc.backends.triton_gpu.order import WARPS
-from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import ALL, COLUMNS, lines, rank_tile
 from seqc.backends.triton_gpu.schedule import Schedule
@@ -158,31 +157,25 @@ class _Summary:
                 yield Limit(f"the spec's `tile {d} {words}` allows at least {min(allowed)}", f"B{d}", ">=", min(allowed))
 
     def dots(self, items: list[Item]) -> Iterable[Dot]:
-        for item in items:
-            if not isinstance(item, Let) or item.node.op != "sum" or item.node.args[0].op != "mul":
-                continue
-            a, b = (frozenset(self.axes(x)) for x in item.node.args[0].args)
-            result = frozenset(self.axes(item.node))
-            if is_product(a, b, result):
-                k, m, n = (self.roles.axes(x) for x in ((a & b) - result, a & result, b & result))
-                turned = self.printed.turned.get(item.node)
-                m, n = (n, m) if turned in n else (m, n)
-                times = self.times(a | b)
-                yield Dot(m, n, k, self.kind if self.kind != "fp32" else "tf32", times, turned=turned is not None)
+        for node in self.products(items):
+            a, b, result = (frozenset(self.axes(x)) for x in (*node.args[0].args, node))
+            k, m, n = (self.roles.axes(x) for x in ((a & b) - result, a & result, b & result))
+            turned = self.printed.turned.get(node)
+            m, n = (n, m) if turned in n else (m, n)
+            yield Dot(m, n, k, self.kind if self.kind != "fp32" else "tf32", self.times(a | b), turned=turned is not None)
+
+    def products(self, items: Iterable[Item]) -> list[Node]:
+        """The matrix products."""
+        return [item.node for item in items if isinstance(item, Let) and self.uses.is_dot(item.node)]
 
     def kept(self, items: list[Item]) -> list[Tile]:
         """Operands of products that the loop does not change: they stay, once for each way they lie."""
         inside = {i.node for i in items if isinstance(i, Load | Let)}
         found: dict[tuple[Node, str], Tile] = {}
-        for item in items:
-            if not isinstance(item, Let) or item.node.op != "sum" or item.node.args[0].op != "mul":
-                continue
-            factors = item.node.args[0].args
-            a, b = (frozenset(self.axes(x)) for x in factors)
-            if not is_product(a, b, frozenset(self.axes(item.node))):
-                continue
-            k = self.roles.axes((a & b) - frozenset(self.axes(item.node)))
-            for n in factors:
+        for product in self.products(items):
+            a, b, result = (frozenset(self.axes(x)) for x in (*product.args[0].args, product))
+            k = self.roles.axes((a & b) - result)
+            for n in product.args[0].args:
                 across = k[0]
                 while n.op == "rename":
                     across = n.text("old") if across == n.text("new") else across
@@ -203,7 +196,7 @@ class _Summary:
             elif isinstance(item, Let) and item.node.op == "sum":
                 n = item.node.args[0]
                 factors = n.args if n.op == "mul" else (n,)
-                if n.op == "mul" and is_product(*(frozenset(self.axes(x)) for x in (*factors, item.node))):
+                if self.uses.is_dot(item.node):
                     continue
                 axes, each = self.roles.axes({d for f in factors for d in f.dims}), 1.0
             elif isinstance(item, Let) and item.node not in fused and item.node.args:
