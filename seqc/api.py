@@ -215,7 +215,7 @@ class Recurrence:
 
     def explain(self) -> str:
         """What was decided, and why; see `seqc.explain`. A notebook shows it as it is laid out."""
-        from seqc.driver.explain import explanation
+        from seqc.driver.explain.text import explanation
 
         return Text(explanation(self._compiled))
 

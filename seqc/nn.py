@@ -96,7 +96,7 @@ def _made(
     key = cache.key("layer", text.text, backend, target, dims, given)
     told = cache.recall(key)
     if told is None:
-        from seqc.driver.layer import compile_layer
+        from seqc.driver.layers.layer import compile_layer
 
         made = compile_layer(text, Options(backend, target, dict(dims)), given)
         told = {"text": made.text, "spec": made.plan.sig.spec, "name": made.plan.sig.class_name}

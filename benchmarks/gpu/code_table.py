@@ -18,7 +18,7 @@ from typing import Any
 from seqc.backends.triton_gpu.report.peer_kernels import PeerCall, peer_call, table
 from seqc.backends.triton_gpu.report.peers import PEERS, Peer
 from seqc.backends.triton_gpu.tuning.targets import Target, target_named
-from seqc.driver.gpu_costs import Shape, costs
+from seqc.driver.explain.gpu_costs import Shape, costs
 from seqc.frontend.elaborate import load
 from seqc.frontend.sources import shipped
 

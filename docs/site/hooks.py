@@ -18,8 +18,8 @@ from mkdocs.structure.files import File, Files
 from pygments.formatters import HtmlFormatter
 
 from seqc.driver.compile import compile_spec
+from seqc.driver.explain.page import STYLE, body
 from seqc.driver.options import Options
-from seqc.driver.page import STYLE, body
 from seqc.frontend.sources import shipped
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@
     output h
 
 where no output depends on n and peak, however many steps later. A call gives their last values, so they run forward; who
-takes no gradient of these runs nothing of them backward, and forward saves nothing for it (`seqc.driver.compose`).
+takes no gradient of these runs nothing of them backward, and forward saves nothing for it (`seqc.driver.compose.chain`).
 
 Needs: the step graph. Gives: stages in order, or None where no state is so, where the spec asks for Newton's method, where
 a state is slow, of two axes, where both would have tables or read matrices that are made once a call, and where what

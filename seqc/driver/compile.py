@@ -16,15 +16,15 @@ from seqc.analysis.matrices import counted
 from seqc.backends.triton_gpu.tuning.targets import TARGETS, instead_of
 from seqc.diagnostics import Unsupported, near_miss
 from seqc.driver.backends import KERNELS, LOWERED, OUTSIDE, Core, torch_block, torch_plan
-from seqc.driver.compose import compose
-from seqc.driver.compose_stages import Made, lone
+from seqc.driver.compose.chain import compose
+from seqc.driver.compose.in_pieces import in_pieces
+from seqc.driver.compose.plain_step import plain_step
+from seqc.driver.compose.stages import Made, lone
+from seqc.driver.compose.taps import RUNTIME, tap_functions
 from seqc.driver.convolution import system
-from seqc.driver.in_pieces import in_pieces
 from seqc.driver.options import DEFAULTS, Options
 from seqc.driver.pipeline import Watch, blamed, check, fix_dims
-from seqc.driver.plain_step import plain_step
 from seqc.driver.signature_of import closed_loop, signature
-from seqc.driver.tap_functions import RUNTIME, tap_functions
 from seqc.emit import Kernels, Signature, emit
 from seqc.emit.beside import beside
 from seqc.emit.text import join

@@ -15,8 +15,8 @@ from seqc.analysis.noise import CLOCK, HIGH, LOW
 from seqc.analysis.units import units
 from seqc.analysis.unread import read_later
 from seqc.diagnostics import Unsupported
-from seqc.driver.phrases import wrapped
-from seqc.driver.plain_step import plain_reads, without_plain
+from seqc.driver.compose.plain_step import plain_reads, without_plain
+from seqc.driver.explain.phrases import wrapped
 from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, safe_name
 from seqc.emit.edges import EDGE_PLACES
 from seqc.emit.expressions import ATOM, Text, aligned, filled, number

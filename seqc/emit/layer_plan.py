@@ -1,4 +1,4 @@
-"""What a layer around a recurrence is made of, as plain data: what `seqc.driver.layer_of` decides and `seqc.emit.layer` prints.
+"""What a layer around a recurrence is made of, as plain data: `driver.layers.layer_of` decides it, `emit.layer` prints it.
 
 In: the signature of the recurrence's file, and what the spec declares of its inputs. Nothing here knows a graph.
 """

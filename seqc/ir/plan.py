@@ -15,7 +15,7 @@ of its program, and the final values of its states, which are states of the whol
     rows       `inner` at each step, between reading and writing rows of `tables`
     newton     all steps of `inner` at once, by Newton's method (`seqc.analysis.newton`), or `inner` where that does not settle
 
-`seqc.passes.plan` makes plans; a backend serves stages; `seqc.driver.compose` joins what backends made of them.
+`seqc.passes.plan` makes plans; a backend serves stages; `seqc.driver.compose.chain` joins what backends made of them.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ over *diagonals* (`diagonals`). Cells with the same t + u need nothing of each o
 diagonal, and the second axis is a dim: of a state there, h[t-1] is the value one diagonal back, h[u-1] that one moved by
 one place along the dim, and h[t-1, u-1] that of two diagonals back, moved. Where a diagonal leaves the plane its states
 are held, so that before the first cell of a column they are what the caller gave, and in the end those of the last row.
-`seqc.driver.compose_waves` brings arrays onto diagonals and back; `seqc.semantics.two_axes` says in a double loop what it
+`seqc.driver.compose.diagonals` brings arrays onto diagonals and back; `seqc.semantics.two_axes` says in a double loop what it
 all means.
 
 Leaves of a cell: a state's value one step ago on the first axis has the state's name, on the second `NAME.u`, on both

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 from seqc.cli.main import main
 from seqc.driver.compile import compile_spec
+from seqc.driver.explain.page import page
 from seqc.driver.options import Options
-from seqc.driver.page import page
 from seqc.frontend.elaborate import load
 from seqc.ir.graph import topological
 from seqc.ir.layered import drawn

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from seqc.driver.compile import Compiled
-from seqc.driver.explain import explanation, facts
+from seqc.driver.explain.facts import facts
+from seqc.driver.explain.text import explanation
 from seqc.driver.load_emitted import load_emitted
 from seqc.ir.graph import leaves
 from tests.cli.parallel import FOLDERS, compiled

@@ -15,7 +15,7 @@ from seqc.backends.triton_gpu.tuning.tiles import choose_tiles
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable
 from seqc.cli.commands.report import text
 from seqc.cli.main import main
-from seqc.driver.gpu_costs import LAUNCH, SHAPES, Shape, costs, sizes_of, why_spilling
+from seqc.driver.explain.gpu_costs import LAUNCH, SHAPES, Shape, costs, sizes_of, why_spilling
 from seqc.driver.pipeline import fix_dims, lowerings
 from seqc.frontend.elaborate import load
 

@@ -75,7 +75,8 @@ def test_triton() -> None:
 
 def test_explained() -> None:
     said = compiled("counted", "auto")
-    from seqc.driver.explain import explanation, facts
+    from seqc.driver.explain.facts import facts
+    from seqc.driver.explain.text import explanation
 
     text = " ".join(explanation(said).split())
     assert "plain torch: 2 recurrences, one after the other p: step by step" in text and "S: chunkwise" in text

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import seqc
 from seqc.driver.compile import Options, compile_spec
-from seqc.driver.explain import explanation
+from seqc.driver.explain.text import explanation
 from seqc.frontend.elaborate import load
 from tests.triton import processes
 

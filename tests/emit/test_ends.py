@@ -14,7 +14,7 @@ import torch
 import seqc
 from seqc.driver.backends import KERNELS, torch_plan
 from seqc.driver.compile import Options, compile_program
-from seqc.driver.explain import facts
+from seqc.driver.explain.facts import facts
 from seqc.driver.options import DEFAULTS
 from seqc.emit.signature import Signature
 from seqc.frontend.elaborate import load

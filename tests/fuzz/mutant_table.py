@@ -11,7 +11,7 @@ from dataclasses import dataclass
 ELEMENTWISE, STRUCTURE = "seqc/ir/ops/elementwise.py", "seqc/ir/ops/structure.py"
 DECAY, CHUNK, FORM = "passes/blocks/decay.py", "passes/blocks/chunkwise.py", "passes/blocks/form.py"
 COUPLED, TURNING, BOUNDARY = "passes/blocks/coupled.py", "passes/blocks/turning.py", "passes/blocks/boundary.py"
-TAPS = "seqc/driver/tap_functions.py"
+TAPS = "seqc/driver/compose/taps.py"
 LAWS, CALLS = "passes/simplify/laws.py", "seqc/frontend/functions.py"
 PACKS, EAGER = "seqc/emit/packs.py", "backends/torch_eager/runtime.py"
 RUNTIME, MATH = "backends/native_cpu/runtime.py", "backends/native_cpu/vector_math.py"
@@ -167,9 +167,9 @@ MUTANTS: tuple[Mutant, ...] = (
     *_block(EAGER, "decayed", "chunkwise",
         ("out_i.zero_() if exclusive else out_i.copy_(x_i)", "out_i.copy_(x_i)"),
         ("(2 * rows), 2, rows)).select(dim - 1, 1)", "(2 * rows), 2, rows)).select(dim - 1, 0)")),
-    *_native("seqc/driver/compose_runs.py", "both",
+    *_native("seqc/driver/compose/both_runs.py", "both",
         ("""f"reverse={'not ' if back else ''}reverse\"""", """f"reverse={'' if back else 'not '}reverse\"""")),
-    *_step("seqc/driver/compose_runs.py", "both",
+    *_step("seqc/driver/compose/both_runs.py", "both",
         ('f"d_{x} + {self.turned.format(self.again[x])} if', 'f"d_{x} + {self.again[x]} if')),
     # ---- convolutions along time
     *_step(TAPS, "taps",

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from seqc import nn
 from seqc.check.promises import watch
-from seqc.driver.layer import compile_layer
+from seqc.driver.layers.layer import compile_layer
 from seqc.driver.load_emitted import load_emitted
 from seqc.driver.options import Options
 from seqc.frontend.sources import read

@@ -28,7 +28,7 @@ from seqc.backends.triton_gpu.tuning.tiles import Chosen, choose_tiles
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable
 from seqc.diagnostics import Unsupported
 from seqc.driver.compile import Options, compile_program
-from seqc.driver.gpu_costs import Shape, costs
+from seqc.driver.explain.gpu_costs import Shape, costs
 from seqc.driver.pipeline import lower, lowerings
 from seqc.frontend.elaborate import load
 from seqc.ir.graph import topological

@@ -14,7 +14,7 @@ import torch
 from seqc.backends.triton_gpu.launcher import warps_of_call
 from seqc.backends.triton_gpu.tuning.verdicts import VerdictTable
 from seqc.driver.compile import Options, compile_spec
-from seqc.driver.gpu_costs import Shape, costs
+from seqc.driver.explain.gpu_costs import Shape, costs
 from seqc.driver.load_emitted import load_emitted
 from seqc.frontend.elaborate import load
 

@@ -23,12 +23,13 @@ def run(args: argparse.Namespace) -> int:
     """Compile, and tell."""
     from seqc.cli.commands.tiles import known_targets
     from seqc.driver.compile import compile_spec
-    from seqc.driver.explain import explanation, facts
+    from seqc.driver.explain.facts import facts
+    from seqc.driver.explain.text import explanation
 
     also = known_targets([] if "all" in args.also else args.also) if args.also else []
     compiled = compile_spec(args.spec, options(args))
     if args.html:
-        from seqc.driver.page import page
+        from seqc.driver.explain.page import page
         from seqc.files import put, write
 
         if args.html == Path("-"):

@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the layer, and say what was written."""
-    from seqc.driver.layer import compile_layer
+    from seqc.driver.layers.layer import compile_layer
     from seqc.files import STDOUT, protect, put, write
     from seqc.frontend.sources import read
 

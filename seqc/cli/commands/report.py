@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from seqc.cli.commands.options import SPEC, add_json, count, dim, spec_path
 
 if TYPE_CHECKING:
-    from seqc.driver.gpu_costs import Costs, KernelCost, Shape
+    from seqc.driver.explain.gpu_costs import Costs, KernelCost, Shape
 
 HEAD = ("kernel", "tiles", "regs", "spill", "KiB", "occ %", "mma", "MB", "Gop", "model us", "mem us", "math us", "bound by")
 
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Report every spec at every shape."""
     from seqc.cli.commands.tiles import known_targets
-    from seqc.driver.gpu_costs import costs
+    from seqc.driver.explain.gpu_costs import costs
     from seqc.frontend.elaborate import load
 
     (target,) = known_targets([args.target])
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 def shapes(args: argparse.Namespace) -> tuple[Shape, ...]:
     """The shape that was asked for, or the usual ones."""
-    from seqc.driver.gpu_costs import SHAPES, Shape
+    from seqc.driver.explain.gpu_costs import SHAPES, Shape
 
     given = (args.batch, args.steps, args.heads, args.width)
     if all(n is None for n in given):
@@ -56,7 +56,7 @@ def shapes(args: argparse.Namespace) -> tuple[Shape, ...]:
 def text(costs: Costs, peers: bool = False) -> str:
     """The report of one shape as a table, with notes below it. peers: what was published of others' kernels."""
     from seqc.backends.triton_gpu.report.peers import beside
-    from seqc.driver.phrases import wrapped
+    from seqc.driver.explain.phrases import wrapped
 
     rows = "step by step" if costs.rows == 1 else f"{costs.rows} rows a block"
     lines = [f"{costs.program} on {costs.target}, {costs.shape}, bf16, {rows}"]

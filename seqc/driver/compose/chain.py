@@ -1,7 +1,7 @@
 """plan -> the functions of one part of a file: `Kernels` of the whole program, from those of its recurrences.
 
 In: a plan, the kernels that a backend made of each recurrence, and what stages in plain torch save. Out: `Kernels`. A stage
-that walks around an inner plan is written by `compose_runs`, `compose_tables`, `compose_waves` or `compose_newton`; here
+that walks around an inner plan is written by `both_runs`, `rows`, `diagonals`, `groups` or `newton`; here
 stages follow one another. `_NAME` and `_NAME_backward` of stages that torch serves stand in the plain torch part of the
 file, once for all backends; `_once` and `_once_backward` likewise. Forward saves what stages hand to one another, so that
 no product runs twice; values of parameters alone are computed again, which costs as much as they did, once a call, in fp32
@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqc.driver.compose_gradients import Gradients
-from seqc.driver.compose_groups import Slow
-from seqc.driver.compose_newton import NewtonWalk
-from seqc.driver.compose_runs import Runs
-from seqc.driver.compose_stages import Made, ends_of, stored
-from seqc.driver.compose_tables import Events
-from seqc.driver.compose_waves import Waves
-from seqc.driver.inner import Around, behind, extent_of, header, refusal, together
+from seqc.driver.compose.around import Around, behind, extent_of, header, refusal, together
+from seqc.driver.compose.both_runs import Runs
+from seqc.driver.compose.diagonals import Waves
+from seqc.driver.compose.gradients import Gradients
+from seqc.driver.compose.groups import Slow
+from seqc.driver.compose.newton import NewtonWalk
+from seqc.driver.compose.rows import Events
+from seqc.driver.compose.stages import Made, ends_of, stored
 from seqc.emit import Kernels
 from seqc.emit.beside import renamed
 from seqc.emit.ends import PLUS

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from seqc.analysis.pieces import Pieces, pieces_of
-from seqc.driver.compose_pieces import CALL, ELEMENT, compose_pieces
+from seqc.driver.compose.pieces import CALL, ELEMENT, compose_pieces
 from seqc.driver.pipeline import lower
 from seqc.ir.block import Block, Reason
 from seqc.ir.program import Program

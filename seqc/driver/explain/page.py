@@ -12,8 +12,9 @@ from html import escape
 from typing import Any
 
 from seqc.driver.compile import Compiled
-from seqc.driver.explain import facts, form_of, part_form
-from seqc.driver.phrases import amount
+from seqc.driver.explain.facts import facts
+from seqc.driver.explain.phrases import amount
+from seqc.driver.explain.text import form_of, part_form
 from seqc.driver.signature_of import TITLES
 from seqc.ir.dot import COLOURS
 from seqc.ir.picture import OUTPUT, picture

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from seqc.driver.inner import Around, header
+from seqc.driver.compose.around import Around, header
 from seqc.emit import Kernels, Saved, safe_name
 from seqc.emit.expressions import Names
 from seqc.emit.names import dim_name, emitted_name

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from seqc.analysis.boundaries import counters
-from seqc.driver.inner import Around, as_long, assigned, refusal
+from seqc.driver.compose.around import Around, as_long, assigned, refusal
 from seqc.emit import Kernels, safe_name
 from seqc.emit.names import emitted_name
 from seqc.emit.text import returned

@@ -1,7 +1,7 @@
 """The stages of a plan that follow one another: names of their values, and lines that call what was made of them.
 
-In: a plan, what backends made of it. Out: names, lines of text. `compose` writes the functions of forward and of a step with
-these, `compose_gradients` those of backward.
+In: a plan, what backends made of it. Out: names, lines of text. `chain` writes the functions of forward and of a step with
+these, `gradients` those of backward.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from seqc.driver.compose_groups import clock_lines
-from seqc.driver.inner import Composition, assigned
+from seqc.driver.compose.around import Composition, assigned
+from seqc.driver.compose.groups import clock_lines
 from seqc.driver.signature_of import gate_inputs
 from seqc.emit import Kernels, Saved, safe_name
 from seqc.emit.expressions import Names

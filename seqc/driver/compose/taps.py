@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from seqc.driver.inner import header
+from seqc.driver.compose.around import header
 from seqc.emit import safe_name
 from seqc.emit.expressions import Names
 from seqc.emit.names import emitted_name

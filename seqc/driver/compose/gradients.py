@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from seqc.driver.compose_stages import Stages, ends_of, shifts, stored
-from seqc.driver.inner import switches
+from seqc.driver.compose.around import switches
+from seqc.driver.compose.stages import Stages, ends_of, shifts, stored
 from seqc.emit.names import emitted_name
 from seqc.emit.text import lay, returned
 from seqc.ir.plan import Stage

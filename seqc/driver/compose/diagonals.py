@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from seqc.driver.inner import Around, as_long, assigned, header
+from seqc.driver.compose.around import Around, as_long, assigned, header
 from seqc.emit import Kernels, safe_name
 from seqc.emit.names import dim_name
 from seqc.emit.text import lay, returned, unpack

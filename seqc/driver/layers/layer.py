@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from seqc.diagnostics import Source
 from seqc.driver.compile import Compiled, compile_program
-from seqc.driver.layer_of import layer_plan, with_history
+from seqc.driver.layers.layer_of import layer_plan, with_history
 from seqc.driver.options import DEFAULTS, Options
 from seqc.emit.layer import layer_beside, layer_file
 from seqc.emit.layer_plan import LayerPlan

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from seqc.driver.inner import Around, assigned, header, refusal, switches
+from seqc.driver.compose.around import Around, assigned, header, refusal, switches
 from seqc.emit import Kernels, safe_name
 from seqc.emit.expressions import Names
 from seqc.emit.names import emitted_name

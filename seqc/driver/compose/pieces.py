@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from seqc.analysis.pieces import CLOCK, Link, Load, Pieces, lags_of
-from seqc.driver.inner import Composition, behind, extent_of, handed_on
-from seqc.driver.piece_algebra import SHARES, Names, added, through
+from seqc.driver.compose.around import Composition, behind, extent_of, handed_on
+from seqc.driver.compose.piece_algebra import SHARES, Names, added, through
 from seqc.emit import Kernels, safe_name
 from seqc.emit.beside import renamed
 from seqc.emit.names import emitted_name

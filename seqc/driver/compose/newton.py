@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from seqc.analysis.newton import MOST, Newton, before, newton_of
-from seqc.driver.in_pieces import in_pieces
-from seqc.driver.inner import Around, behind, extent_of, handed_on, together
+from seqc.driver.compose.around import Around, behind, extent_of, handed_on, together
+from seqc.driver.compose.in_pieces import in_pieces
 from seqc.driver.pipeline import lower
 from seqc.emit import Kernels, safe_name
 from seqc.emit.text import lay, returned

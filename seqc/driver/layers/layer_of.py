@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from seqc.diagnostics import Unsupported, near_miss
-from seqc.driver.gates_at_first import gates_at_first
-from seqc.driver.torch_cells import torch_cells
+from seqc.driver.layers.gates_at_first import gates_at_first
+from seqc.driver.layers.torch_cells import torch_cells
 from seqc.emit.layer_plan import LayerPlan, Projected
 from seqc.emit.module import module_sizes
 from seqc.emit.names import dim_name, safe_name

@@ -1,0 +1,1 @@
+"""A layer around a recurrence: its plan, what its weights begin with, and which cell of torch it is."""
