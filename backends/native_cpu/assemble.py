@@ -47,12 +47,12 @@ struct Blocks {  // of four rows, of three, of two and of one, in this order
 };
 inline bool serves(i64 rows) { return Blocks(rows).served(); }
 // Calls f with the number of rows of a block as a constant: for loops that are unrolled. All others serve every number.
-template <class F>
-INLINE void with_rows(i64 rows, const F& f) {
-  if constexpr (built(4)) if (rows == 4 || only) return f(std::integral_constant<int, 4>{});
-  if constexpr (built(3)) if (rows == 3 || only) return f(std::integral_constant<int, 3>{});
-  if constexpr (built(2)) if (rows == 2 || only) return f(std::integral_constant<int, 2>{});
-  if constexpr (built(1)) return f(std::integral_constant<int, 1>{});
+template <class F, class... A>
+INLINE void with_rows(i64 rows, const F& f, A&... a) {
+  if constexpr (built(4)) if (rows == 4 || only) return f(std::integral_constant<int, 4>{}, a...);
+  if constexpr (built(3)) if (rows == 3 || only) return f(std::integral_constant<int, 3>{}, a...);
+  if constexpr (built(2)) if (rows == 2 || only) return f(std::integral_constant<int, 2>{}, a...);
+  if constexpr (built(1)) return f(std::integral_constant<int, 1>{}, a...);
 }""".splitlines()
 ALWAYS = ["constexpr bool serves(i64) { return true; }"]
 NOT_BUILT = 2  # what a kernel answers for a batch that its library is not for

@@ -26,6 +26,7 @@ from seqc.backends.native_cpu.forward import (
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.lanes import lanes_back
 from seqc.backends.native_cpu.lanes_text import lanes_text
+from seqc.backends.native_cpu.outlined import outlined
 from seqc.backends.native_cpu.places import Place, buffer_size, ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker
@@ -253,9 +254,8 @@ class _Backward:
         every = plan.every
         clear = [f"fill(w.{name}, {buffer_size(writer.buffers[name])}, real(0));" for name in self.clear]
         arrays = tuple(self.arrays.values())
+        head = [*struct("Backward", arrays), "", *writer.scratch("BackwardScratch"), "", *dict.fromkeys(self.zeros)]
         lines = [
-            *struct("Backward", arrays), "", *writer.scratch("BackwardScratch"), "",
-            *dict.fromkeys(self.zeros),
             f"int backward_program(const Backward& a, const Call& call, {position(roles, plan.teams)}) {{",
             *open_program(plan, "backward"), *params, *("  " + x for x in self.start),
             *first_member(plan, clear),
@@ -292,5 +292,5 @@ class _Backward:
             ]
         lines += [*("  " + x for x in self.end), *writer.region("end", 1), "  return 0;", "}", ""]
         lanes = lanes_back(plan)
-        lines += [lanes_text(lanes)] if lanes else []
+        lines = [*head, *outlined(lines), *([lanes_text(lanes)] if lanes else [])]
         return "\n".join([*lines, *entry(plan, "backward", arrays, instead=lanes.instead if lanes else None)])

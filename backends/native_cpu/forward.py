@@ -10,6 +10,7 @@ from seqc.backends.native_cpu.assemble import entry, first_only, panel_lines, po
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.lanes import lanes_of
 from seqc.backends.native_cpu.lanes_text import lanes_text
+from seqc.backends.native_cpu.outlined import outlined
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker
@@ -211,9 +212,10 @@ def forward_text(plan: Plan) -> str:
     lines = [
         *struct("Forward", tuple(arrays.values())), "", *writer.scratch("ForwardScratch"), "",
         *(["template <bool save>"] if saves == "compiled" else []),
-        f"int forward_program(const Forward& a, const Call& call, {position(roles, plan.teams)}"
-        f"{', bool save' if saves == 'called' else ''}) {{",
-        *body,
+        *outlined([
+            f"int forward_program(const Forward& a, const Call& call, {position(roles, plan.teams)}"
+            f"{', bool save' if saves == 'called' else ''}) {{", *body,
+        ]),
     ]
     lanes = lanes_of(plan)
     lines += [lanes_text(lanes)] if lanes else []

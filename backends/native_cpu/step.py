@@ -12,6 +12,7 @@ from seqc.backends.native_cpu.arrays import PANELS
 from seqc.backends.native_cpu.assemble import entry, first_only, pointer, position, struct
 from seqc.backends.native_cpu.forward import call_arrays, open_program, param_pointers, settle
 from seqc.backends.native_cpu.kernel import KernelWriter
+from seqc.backends.native_cpu.outlined import outlined
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item
 from seqc.ir.graph import BATCH
@@ -53,7 +54,9 @@ def step_text(plan: Plan) -> str:
     settle(writer, {}, ("token",))
     text = [
         *struct("Step", tuple(arrays.values())), "", *writer.scratch("StepScratch"), "",
-        f"int step_program(const Step& a, const Call& call, {position(roles)}) {{",
-        *open_program(plan, "step", sequence=False), *lines, *writer.region("token", 1), "  return 0;", "}", "",
+        *outlined([
+            f"int step_program(const Step& a, const Call& call, {position(roles)}) {{",
+            *open_program(plan, "step", sequence=False), *lines, *writer.region("token", 1), "  return 0;", "}", "",
+        ]),
     ]
     return "\n".join([*text, *entry(plan, "step", tuple(arrays.values()))])

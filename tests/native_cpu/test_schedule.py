@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from seqc.backends.native_cpu import emit, native_source
+from seqc.backends.native_cpu.outlined import LONG, NEST, outlined
 from seqc.backends.native_cpu.plan import plan
 from seqc.diagnostics import Unsupported
 from seqc.driver.pipeline import lower
@@ -95,3 +96,18 @@ def test_a_checkpoint_counts_for_vectors_too() -> None:
     made = plan(lower(elaborate.load(path), "step"))
     assert (made.every, made.recompute) == (3, True)
     assert plan(lower(elaborate.load(path.read_text().replace("checkpoint 3", "")), "step")).every == 1
+
+
+def test_nests_of_a_long_kernel_are_functions_that_take_what_they_read() -> None:
+    body = [f"      const vec x{i} = load(p_x + i_B * T + at) * s_c0;" for i in range(NEST)]
+    nest = ["  {", "    for (int i_B = 0; i_B < m_B; ++i_B) {", *body, "      s_c1 = total(w.g_T);", "    }", "  }"]
+    before = ["int program(const Forward& a, const Call& call, i64 o_B, const Team& team, bool save) {",
+              "  FWScratch& w = *memory;", "  const i64 m_B = 3;",
+              "  const i64 B = call.B, T = call.steps(o_B), rows = call.rows();",
+              "  const real* __restrict const p_x = a.g_x;", "  real s_c0;", "  real s_c1;"]
+    assert outlined([*before, *nest, "}"]) == [*before, *nest, "}"]  # short
+    long = outlined([*before, *nest, *[""] * LONG, "}"])
+    takes = "auto m_B, auto* __restrict p_x, auto T, const auto s_c0, auto& s_c1, auto& w"
+    assert [x for x in long if x] == [
+        *before, f"  []({takes}) __attribute__((noinline)) {{", *nest[1:-1], "  }(m_B, p_x, T, s_c0, s_c1, w);", "}",
+    ]
