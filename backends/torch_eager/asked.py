@@ -2,17 +2,19 @@
 
 In: statements in a row, the codes of the results behind them, and the name that tells of each result whether it is asked for.
 Out: the same, in groups under `if`s. What all results read stays as it is. Statements change places where none reads or writes
-what another writes, so that those of the same results stand together.
+what another writes, so that those of the same results stand together. Conditions that are too long for a line have names, each
+made of shorter ones: a stack of layers has many, and nearly the same results behind them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from textwrap import wrap
 
 from seqc.backends.torch_eager.lines import laid
-from seqc.emit.text import either
+from seqc.emit.text import WIDTH, either
 
 _TARGETS = re.compile(r"(\w+(?:, \w+)*) = ")
 _WORD = re.compile(r"\b[^\W\d]\w*")
@@ -30,11 +32,13 @@ class _Statement:
 
 
 def only_asked(
-    said: Sequence[str | list[str]], results: Sequence[str], needs: Sequence[str], trained: Iterable[int], indent: int
-) -> tuple[list[str], list[str]]:
-    """The lines, and the codes of the results. said: statements, and loops as the lines that they have; needs: name of each
-    result's switch; trained: which results are gradients of params. What stands up to the last loop stays as it is where all
-    of these need it: a gradient of some inputs alone is hardly ever wanted."""
+    said: Sequence[str | list[str]], results: Sequence[str], needs: Sequence[str], trained: Iterable[int], indent: int,
+    fresh: Callable[[str], str],
+) -> tuple[list[str], list[str], list[str]]:
+    """The lines, the codes of the results, and the lines above all that name long conditions. said: statements, and loops as
+    the lines that they have; needs: name of each result's switch; trained: which results are gradients of params; fresh: a
+    name that nothing has. What stands up to the last loop stays as it is where all of these need it: a gradient of some inputs
+    alone is hardly ever wanted."""
     statements = _statements(said)
     readers: dict[str, set[int]] = {}
     for i, code in enumerate(results):
@@ -49,13 +53,14 @@ def only_asked(
     if loops and set(trained) <= statements[loops[-1]].serves:
         for one in statements[: loops[-1] + 1]:
             one.serves = everything
-    lines: list[str] = []
-    for serves, group in _together(statements):
+    lines, runs = list[str](), _together(statements)
+    above, terms = _conditions([serves for serves, _ in runs if serves != everything], needs, indent, fresh)
+    for serves, group in runs:
         spread = serves in (everything, frozenset())
         if not spread and not group[0].lines[0]:  # an empty line stands above the condition
             lines.append("")
             del group[0].lines[0]
-        lines += [] if spread else either([needs[i] for i in sorted(serves)], indent).split("\n")
+        lines += [] if spread else either(terms[serves], indent).split("\n")
         for line in (line for one in group for line in one.lines):
             deeper = "" if spread else "    "
             if isinstance(line, list):
@@ -65,7 +70,39 @@ def only_asked(
     apart = {name for one in statements if one.serves != everything for name in one.writes}
     codes = [code if code.isidentifier() and code not in apart else f"{code} if {need} else None"
              for code, need in zip(results, needs, strict=True)]
-    return lines, codes
+    return lines, codes, above
+
+
+def _conditions(
+    asked: Sequence[frozenset[int]], needs: Sequence[str], indent: int, fresh: Callable[[str], str]
+) -> tuple[list[str], dict[frozenset[int], list[str]]]:
+    """The lines that name long conditions, and the terms of each condition. asked: the results behind each `if`."""
+    terms = {serves: [needs[i] for i in sorted(serves)] for serves in asked}
+    long_ = [serves for serves in asked if "\n" in either(terms[serves], indent)]
+    if len(long_) < 2:
+        return [], terms
+    lines = laid("# gradients that many statements serve: whether any of them is asked for", indent)
+    named: list[frozenset[int]] = []
+    for serves in sorted(set(long_), key=lambda one: (len(one), sorted(one))):
+        within, left = list[str](), set(serves)
+        for smaller in reversed(named):
+            if smaller <= serves and len(smaller & left) > 1:
+                within += terms[smaller]
+                left -= smaller
+        name = fresh("asked")
+        lines += _named(name, " or ".join([*within, *(needs[i] for i in sorted(left))]), indent)
+        terms[serves] = [name]
+        named.append(serves)
+    return lines, terms
+
+
+def _named(name: str, condition: str, indent: int) -> list[str]:
+    """`name = condition`, in brackets where it takes several lines."""
+    pad = " " * indent
+    if len(f"{pad}{name} = {condition}") <= WIDTH:
+        return [f"{pad}{name} = {condition}"]
+    rows = wrap(condition.replace(" or ", " or\xa0"), WIDTH - indent - 4)
+    return [f"{pad}{name} = (", *(f"{pad}    {row}".replace("\xa0", " ") for row in rows), f"{pad})"]
 
 
 def _statements(said: Sequence[str | list[str]]) -> list[_Statement]:

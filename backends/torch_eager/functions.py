@@ -228,9 +228,9 @@ def _give_asked(fn: Function, results: list[str], program: Program) -> None:
     fn.needs, said, fn.held = len(results), fn.held or [], None
     switches = [fn.names.fresh(f"need_{name}") for name in map(emitted_name, moved)]
     trained = [i for i, a in enumerate(moved) if a.kind == "param"]
-    lines, codes = only_asked(said, results, switches, trained, fn.indent)
+    lines, codes, named = only_asked(said, results, switches, trained, fn.indent, fn.names.fresh)
     if codes != results:
-        fn.lines[:0] = [*laid(f"{unpack(switches)} = needs", fn.indent), *[""] * (lines[:1] != [""])]
+        fn.lines[:0] = [*laid(f"{unpack(switches)} = needs", fn.indent), *named, *[""] * (lines[:1] != [""])]
     fn.lines += lines
     _give(fn, codes)
 

@@ -1,4 +1,4 @@
-"""What compiling costs as a spec grows: near linear in states, lags, taps, micro-steps, definitions, outputs, params, inputs.
+"""What compiling costs as a spec grows: near linear in states, lags, taps, micro-steps, definitions, layers, params and so on.
 
 Counted are calls of functions of the compiler, the same on every machine and on every run: from 8 to 32 of a thing they may
 become 8 times as many. Linear growth makes them 4 times as many, a square 16 times; what a sum of more than two dozen terms
@@ -43,6 +43,9 @@ SPECS: dict[str, Callable[[int], str]] = {
     + "output o = S * (" + " + ".join(f"w{i}" for i in range(n)) + ")",
     "inputs": lambda n: "dim D\ninput g[D] in [-inf, 0], " + ", ".join(f"x{i}[D]" for i in range(n))
     + "\nstate S[D] = 0\nS = exp(g) * S[t-1] + " + " + ".join(f"x{i}" for i in range(n)) + "\noutput o = S",
+    "layers": lambda n: HEAD + "y0 = S\n"
+    + "".join(f"param A{i}[D, D], C{i}[D, D]\ny{i + 1} = y{i} + C{i} @ relu(A{i} @ rmsnorm[D](y{i}))\n" for i in range(n))
+    + f"output y{n}",
     "nesting": lambda n: HEAD + "output o = " + "tanh(" * n + "S" + ")" * n,
 }
 
@@ -60,7 +63,7 @@ def calls(text: str, backend: str) -> int:
 
 @pytest.mark.parametrize("name", [name for name in SPECS if name != "micro-steps"])
 def test_growth(name: str) -> None:
-    backend = "torch" if name in ("linear states", "cells") else "cpu"
+    backend = "torch" if name in ("linear states", "cells", "layers") else "cpu"
     compile_spec(f"spec first\n{SPECS['inputs'](1)}", Options(backend=backend))  # what is imported late is imported now
     few, many = (calls(f"spec grown\n{SPECS[name](n)}", backend) for n in (8, 32))
     assert many <= 8 * few

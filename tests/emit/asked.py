@@ -76,6 +76,17 @@ state y[D] lag 2 = 0
 y = 0.5 * tanh(a) * y[t-1] - 0.2 * sigmoid(b) * y[t-2] + c * x
 output y
 """,
+    "stack": """
+spec stack
+dim D
+input x[D]
+param first_in[D, D], first_out[D, D], first_gate[D, D], first_gain[D], then_in[D, D], then_out[D, D], then_gate[D, D]
+state h[D] = 0, c[D] = 0
+h = sigmoid(first_gate @ x) * h[t-1] + first_in @ x
+y = x + first_out @ relu(first_gain * h)
+c = sigmoid(then_gate @ y) * c[t-1] + then_in @ y
+output o = y + then_out @ relu(c)
+""",
     "plane": """
 spec plane
 axis t, u

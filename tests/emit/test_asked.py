@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from seqc.driver.compile import Options, compile_spec
 from tests.emit.asked import SPECS, compare, gradients, made
 from tests.harness import Case, draw
 from tests.triton import processes
@@ -23,6 +24,13 @@ def test_in_plain_torch(name: str) -> None:
         compare(module, draw(program, 9, SIZES, lengths=(0, 5, 4), reverse=True), torch.float64, 1e-10)
     if name == "series":  # in pieces of time, with a head before them
         compare(module, draw(program, 1501, {**SIZES, "B": 1, "D": 1}), torch.float64, 1e-10)
+
+
+def test_long_conditions_have_names() -> None:
+    """What many statements are asked for by is said once: a stack of layers has as many terms as params, not their square."""
+    text = compile_spec(SPECS["stack"], Options("torch")).text
+    assert "    asked2 = asked or need_c_0\n" in text and "if asked2:" in text
+    assert "if (\n        need_" not in text
 
 
 def test_in_native_code() -> None:

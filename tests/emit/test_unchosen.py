@@ -91,6 +91,49 @@ def test_what_is_not_chosen_has_no_derivative(backend: str) -> None:
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10, msg=lambda text, i=i, what=what: f"{what}, {i}: {text}")
 
 
+SHARED = """spec shared
+dim D
+input x[D], m[D]
+param w[D], R[D, D]
+state h[D] = 0
+a = log(x)
+u = where(x > 0, a, w)                                       # a counts where x is above 0
+s = where(x > 1, sqrt(a), x) + 0.5 * where(x > 1, x, u)      # here at fewer places: at 1 the root has an infinite slope
+r = where(m > 0, log(u) + R @ where(x > 2, sqrt(log(x / 2)), u), s)
+h = 0.5 * h[t-1] + 0.1 * r + where(x > 0, 0.1 * a, 0)
+output h
+"""
+
+
+def shared_loop(x: Tensor, m: Tensor, w: Tensor, R: Tensor) -> Tensor:
+    rows = []
+    for b in range(2):
+        h = torch.zeros(2, dtype=torch.float64)
+        for t in range(3):
+            one = x[b, t]
+            a = [torch.log(y) if y > 0 else None for y in one]
+            u = [w[d] if y is None else y for d, y in enumerate(a)]
+            s = [torch.sqrt(u[d]) + 0.5 * one[d] if one[d] > 1 else one[d] + 0.5 * u[d] for d in range(2)]
+            v = [torch.sqrt(torch.log(y / 2)) if y > 2 else u[d] for d, y in enumerate(one)]
+            r = [torch.log(u[d]) + R[d] @ torch.stack(v) if m[b, t, d] > 0 else s[d] for d in range(2)]
+            h = 0.5 * h + 0.1 * torch.stack(r) + 0.1 * torch.stack([w[0] * 0 if y is None else y for y in a])
+            rows.append(h)
+    return torch.stack(rows).view(x.shape)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_value_of_several_branches_counts_where_any_of_them_does(backend: str) -> None:
+    f = {"dtype": torch.float64}
+    x = torch.tensor([[[-1.0, 1.0], [2.0, 0.5], [0.0, 3.0]], [[2.5, 1.0], [1.5, -2.0], [2.0, 0.0]]], **f)
+    m = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]], **f)
+    w, R = torch.tensor([0.5, 0.25], **f), torch.tensor([[1.0, 0.5], [-0.5, 2.0]], **f)
+    made = load_emitted(compile_spec(SHARED, Options(backend)).text, "shared")
+    mine, wanted = (derivatives(call, (x, m, w, R)) for call in (lambda *a: made.shared(*a).h, shared_loop))
+    for a, b in zip(mine, wanted, strict=True):
+        assert b.isfinite().all()
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
 ROWS = """spec rows
 dim D
 input x[D], y[D], m[D]
