@@ -21,7 +21,7 @@ from functools import cached_property
 from seqc.analysis.choices import any_of, steep_nodes
 from seqc.diagnostics import Unsupported
 from seqc.ir.block import free_dims
-from seqc.ir.graph import BATCH, COL, ROW, Node, combined, const, depends, leaves, node, renamed, topological, total
+from seqc.ir.graph import BATCH, COL, ROW, Dims, Node, combined, const, depends, leaves, node, renamed, topological, total
 from seqc.ir.graph import along as moves
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.elementwise import where
@@ -50,17 +50,11 @@ def vjp(outputs: Mapping[str, Node], cotangents: Mapping[str, Node], wrt: Iterab
         row = TABLE[n.op]
         if row.vjp is None:
             raise Unsupported(f"operator '{n.op}' has no derivative rule, so no gradient can be derived through it")
-        d, chosen = found[n].joined()
-        for arg, rule in zip(n.args, row.vjp, strict=True):
-            if rule is not None and arg in active:
-                found.setdefault(arg, Cotangent(arg)).add(*choices.through(n, arg, rule, d, chosen))
-    return {n: selected(*found[n].joined()) if n in found else ZERO for n in wanted}
-
-
-def fit(d: Node, n: Node) -> Node:
-    """The cotangent d summed over the dims that n lacks."""
-    extra = [x for x in d.dims if x not in n.dims]
-    return total(d, extra) if extra else d
+        for d, chosen in found[n].joined():
+            for arg, rule in zip(n.args, row.vjp, strict=True):
+                if rule is not None and arg in active:
+                    found.setdefault(arg, Cotangent(arg)).add(*choices.through(n, arg, rule, d, chosen))
+    return {n: found[n].whole() if n in found else ZERO for n in wanted}
 
 
 def selected(d: Node, chosen: Chosen) -> Node:
@@ -69,33 +63,49 @@ def selected(d: Node, chosen: Chosen) -> Node:
 
 
 class Cotangent:
-    """The cotangent of a node, in parts that count under different choices."""
+    """The cotangent of a node, in parts that count under different choices. A part may be wide: it has dims that the node
+    lacks, as its choices do, and is summed over them where it has met all slopes that may be infinite."""
 
     def __init__(self, of: Node) -> None:
         self.of = of
-        self.parts: dict[Chosen, Node] = {}
+        self.parts: dict[Dims, dict[Chosen, Node]] = {}
 
-    def add(self, d: Node, chosen: Chosen) -> None:
-        """One contribution more."""
+    def add(self, d: Node, chosen: Chosen, wide: Dims = ()) -> None:
+        """One contribution more. wide: the dims that it keeps."""
         if d.op == "const" and d.attr("value") == 0.0:
             return
-        wide = tuple(c for c in chosen if not set(c.dims) <= set(self.of.dims))
-        d, chosen = selected(d, wide), tuple(c for c in chosen if c not in wide)
-        d = fit(d, self.of)  # before it is added: a sum would repeat the others along a dim that d alone has
-        self.parts[chosen] = self.parts[chosen] + d if chosen in self.parts else d
+        d, chosen = narrowed(d, chosen, (*self.of.dims, *wide))  # before it is added: a sum would repeat the others along a dim
+        parts = self.parts.setdefault(wide, {})  # that d alone has
+        parts[chosen] = parts[chosen] + d if chosen in parts else d
 
-    def joined(self) -> tuple[Node, Chosen]:
-        """(d, chosen): the sum of all parts, and what all of it is chosen by."""
-        if len(self.parts) < 2:
-            return next(((d, chosen) for chosen, d in self.parts.items()), (ZERO, ()))
-        every = [chosen for chosen in self.parts if chosen]
-        common = tuple(c for c in every[0] if all(c in other for other in every)) if len(every) == len(self.parts) else ()
-        rest = {tuple(c for c in chosen if c not in common): d for chosen, d in self.parts.items()}
-        if len(rest) == 2 and (pair := _opposite(*rest)) is not None:
-            return where(pair, *rest.values()), common
-        out = combined("add", (selected(d, chosen) for chosen, d in rest.items()))
-        either = () if () in rest else (combined("or", map(_both, rest)),)
-        return out, common + either
+    def joined(self) -> list[tuple[Node, Chosen]]:
+        """(d, chosen) of all parts that have the same dims: their sum, and what all of it is chosen by."""
+        return [_joined(parts) for parts in self.parts.values()]
+
+    def whole(self) -> Node:
+        """The sum of all parts, where they are chosen."""
+        every = [selected(*narrowed(d, chosen, self.of.dims)) for d, chosen in self.joined()]
+        return combined("add", every) if every else ZERO
+
+
+def narrowed(d: Node, chosen: Chosen, dims: Dims) -> tuple[Node, Chosen]:
+    """The cotangent summed over the dims that are not among `dims`, and the choices that are left."""
+    wide = tuple(c for c in chosen if not set(c.dims) <= set(dims))
+    d = selected(d, wide)
+    return total(d, [x for x in d.dims if x not in dims]), tuple(c for c in chosen if c not in wide)
+
+
+def _joined(parts: Mapping[Chosen, Node]) -> tuple[Node, Chosen]:
+    if len(parts) < 2:
+        return next(((d, chosen) for chosen, d in parts.items()), (ZERO, ()))
+    every = [chosen for chosen in parts if chosen]
+    common = tuple(c for c in every[0] if all(c in other for other in every)) if len(every) == len(parts) else ()
+    rest = {tuple(c for c in chosen if c not in common): d for chosen, d in parts.items()}
+    if len(rest) == 2 and (pair := _opposite(*rest)) is not None:
+        return where(pair, *rest.values()), common
+    out = combined("add", (selected(d, chosen) for chosen, d in rest.items()))
+    either = () if () in rest else (combined("or", map(_both, rest)),)
+    return out, common + either
 
 
 def _both(chosen: Chosen) -> Node:
@@ -151,10 +161,16 @@ class _Choices:
             chosen = (*chosen, c)
         return d, chosen
 
-    def through(self, n: Node, arg: Node, rule: object, d: Node, chosen: Chosen) -> tuple[Node, Chosen]:
-        """The contribution of n to the cotangent of one argument, and the choices under which it counts."""
+    def through(self, n: Node, arg: Node, rule: object, d: Node, chosen: Chosen) -> tuple[Node, Chosen, Dims]:
+        """The contribution of n to the cotangent of one argument, the choices under which it counts, and the dims beside those
+        of the argument that it keeps."""
         row = TABLE[n.op]
         dims = {x for c in chosen for x in c.dims}
+        wide = [x for x in dict.fromkeys((*d.dims, *dims)) if x not in n.dims]
+        if wide and not row.elementwise:  # a sum over what is wide already has that dim twice
+            wide = [x for x in wide if x not in arg.dims] if n.op in ALONG else []
+            d, chosen = narrowed(d, chosen, (*n.dims, *wide))
+            dims = {x for c in chosen for x in c.dims}
         if not row.elementwise and (n.op not in ALONG or (n.op == "expand" and dims & set(n.names("over")))):
             d, chosen = selected(d, chosen), self._rows(arg, chosen, moves(n) or tuple(x for x in n.dims if x != BATCH))
         part, more = self._taken_off(rule(n, d))  # type: ignore[operator]
@@ -162,14 +178,18 @@ class _Choices:
             chosen = tuple(renamed(c, n.text("new"), n.text("old")) for c in chosen)
         chosen = tuple(dict.fromkeys((*chosen, *more)))
         if not row.elementwise:
-            return part, chosen
+            return part, chosen, tuple(wide)
         # an elementwise argument was broadcast along the dims that it lacks: sum over them, whether or not the cotangent
         # varies along them
-        lost = [x for x in n.dims if x not in arg.dims]
+        lost = [x for x in (*n.dims, *wide) if x not in arg.dims]
         along = tuple(c for c in chosen if set(c.dims) & set(lost))
-        if along:
-            part = self._factors_selected(n, arg, d, part, along)
-        return total(part, lost), (*(c for c in chosen if c not in along), *self._rows(arg, along, tuple(lost)))
+        if not along:
+            return total(part, lost), chosen, ()
+        kept = tuple(x for x in lost if any(x in c.dims for c in along))
+        if self.steep[arg] and self.apart & {*kept} and _is_no_outer(n, arg, d):
+            return total(part, [x for x in lost if x not in kept]), chosen, kept
+        part = self._factors_selected(n, arg, d, part, along)
+        return total(part, lost), (*(c for c in chosen if c not in along), *self._rows(arg, along, tuple(lost))), ()
 
     def _rows(self, arg: Node, chosen: Chosen, lost: tuple[str, ...]) -> Chosen:
         """What is left of selections that were applied before dims were mixed or summed: where none of a row is chosen, what
@@ -184,10 +204,16 @@ class _Choices:
 
     def _factors_selected(self, n: Node, arg: Node, d: Node, part: Node, chosen: Chosen) -> Node:
         """`part`, selected before it is summed: an outer product stays one, its factors selected."""
-        if n.op != "mul" or n.args[0] is n.args[1]:
+        if _is_no_outer(n, arg, d):
             return selected(part, chosen)
         other = n.args[1] if n.args[0] is arg else n.args[0]
-        if set(other.dims) <= set(d.dims) or set(d.dims) <= set(other.dims):
-            return selected(part, chosen)
         mine = tuple(x for c in chosen for x in ((c,) if set(c.dims) <= set(other.dims) else self._rows(other, (c,), ())))
         return selected(d, chosen) * selected(other, mine)
+
+
+def _is_no_outer(n: Node, arg: Node, d: Node) -> bool:
+    """Whether what reaches an argument is no outer product of the cotangent and the other factor."""
+    if n.op != "mul" or n.args[0] is n.args[1]:
+        return True
+    other = n.args[1] if n.args[0] is arg else n.args[0]
+    return set(other.dims) <= set(d.dims) or set(d.dims) <= set(other.dims)

@@ -28,6 +28,7 @@ from seqc.ir.graph import const, leaf, node
 from seqc.ir.ops.elementwise import where
 from seqc.semantics import reference
 from seqc.semantics.evaluate import evaluate
+from tests.fuzz.trial import Subject, Wish
 from tests.hard.selection_cases import BAD, MASKED, RESET, ROWS, called, judged, load
 from tests.harness import draw
 from tests.parts import loaded
@@ -149,6 +150,43 @@ def test_the_oracle_has_no_derivative_of_a_branch_that_is_not_chosen() -> None:
     program = elaborate.load("spec s\ndim D\ninput x[D]\noutput y = where(x > 0, log(x), x)\n")
     _, slopes = reference.gradients(program, {"x": np.array([[[0.0, 2.0]]])}, {"y": np.ones((1, 1, 2))})
     assert slopes["x"].tolist() == [[[1.0, 0.5]]]
+
+
+PARAM = """spec param
+dim D
+input x[D], m[D]
+param w[D]
+state h[D] = 0
+h = 0.5 * h[t-1] + where(m > 0, x * log(w) + h[t-1] / w, 0)
+output h, total = sum[D](where(m > 0, w^1.5 * log(w) * h, 0))
+"""
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu", "triton"])
+def test_a_param_that_no_step_chooses_has_no_derivative(backend: str) -> None:
+    subject, dtype = Subject(PARAM, Wish(backend)), torch.float32 if backend == "triton" else torch.float64
+    rng = np.random.default_rng(0)
+    x, h = (torch.as_tensor(rng.standard_normal(shape)).to(dtype) for shape in ((2, 5, 3), (2, 3)))
+    m = torch.as_tensor(rng.standard_normal((2, 5, 3)) + 0.3).to(dtype)
+    m[..., 0] = -1.0
+    found = []
+    for first in (1.0, 0.0):  # what it is makes no difference
+        w = torch.tensor([first, 0.5, 2.0], dtype=dtype, requires_grad=True)
+        with np.errstate(all="ignore"):
+            results = subject.function(x=x, m=m, w=w, h_0=h)
+            loss = (results.h * x).sum() + results.total.sum()
+            found.append((loss.detach(), *torch.autograd.grad(loss, [w])))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[1][1][0] == 0.0
+    assert torch.equal(found[0][1], found[1][1])
+    total, past = torch.zeros((), dtype=torch.float64), h.double()
+    w = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64, requires_grad=True)
+    for t in range(5):
+        now, on = x[:, t].double(), m[:, t] > 0
+        past = 0.5 * past + torch.where(on, now * w.log() + past / w, 0.0)
+        total = total + (past * now).sum() + torch.where(on, w**1.5 * w.log() * past, 0.0).sum()
+    (want,) = torch.autograd.grad(total, [w])
+    torch.testing.assert_close(found[1][1].double(), want, rtol=SINGLE if backend == "triton" else EXACT, atol=SINGLE)
 
 
 IDIOM = """spec idiom
