@@ -52,17 +52,19 @@ def caller(sig: Signature) -> list[Argument]:
     return [a for a in sig.table if a.name not in hidden]
 
 
-def _default(init: str, axes: tuple[str, ...], main: str, dtype: str = "carry") -> str:
-    """The initial state, or the buffer, or the input of this dtype, that a caller did not give."""
+def _default(init: str, axes: tuple[str, ...], main: str, dtype: str = "carry", small: bool = False) -> str:
+    """The initial state, or the buffer, or the input of this dtype, that a caller did not give. small: of a number it is one
+    element, seen in that shape, which is all that a gradient then keeps; kernels get a copy."""
     shape = group(list(axes))
     try:
         value = float(init)
     except ValueError:
         return f"({init}).to(device=device, dtype={dtype})" + (f".expand{shape}" if axes else "")
+    made, seen = ("()", f".expand{shape}") if small and axes else (shape, "")
     if value == 0.0:
-        return f"{main}.new_zeros({shape}, dtype={dtype})"
+        return f"{main}.new_zeros({made}, dtype={dtype}){seen}"
     number = repr(value) if value == value and abs(value) != float("inf") else f'float("{value}")'
-    return f"{main}.new_full({shape}, {number}, dtype={dtype})"
+    return f"{main}.new_full({made}, {number}, dtype={dtype}){seen}"
 
 
 def _body(sig: Signature, time: bool, ahead: Sequence[str] = ()) -> list[str]:
@@ -120,7 +122,11 @@ def _filled(sig: Signature, time: bool, axes: Mapping[str, tuple[str, ...]], edg
     inits = {p.name: p.init or "0" for p in sig.params if p.default} | {f"{s.name}_0": s.init for s in sig.states}
     inits |= {x.name: x.init for x in sig.inputs if x.init is not None}
     dtypes = {a.name: f"{main}.dtype" if a.name in edges else "carry" for a in sig.table}
-    defaults = {a.name: _default(inits[a.name], axes[a.name], main, dtypes[a.name]) for a in sig.table if a.default}
+    small = {s.name for s in sig.states} if time and sig.triton is not None else set[str]()  # elsewhere a copy costs more
+    defaults = {
+        a.name: _default(inits[a.name], axes[a.name], main, dtypes[a.name], a.name.removesuffix("_0") in small)
+        for a in sig.table if a.default
+    }
     if defaults:
         lines.append(f"    carry = _carry({main})")
     if any("device" in code for code in defaults.values()):

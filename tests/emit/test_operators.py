@@ -52,6 +52,34 @@ def test_a_step_returns_memory_of_its_own(decay: ModuleType) -> None:
     assert h_T.abs().sum() > 0
 
 
+@pytest.mark.parametrize("start", ["0", "0.5"])
+def test_a_state_that_a_caller_does_not_give_is_kept_as_one_number(start: str) -> None:
+    """Files with GPU kernels: what a gradient keeps of an initial state is one element; results are as if it was given."""
+    text = (SPECS / "simple_gla.seq").read_text().replace("state S[H, K, V] = 0", f"state S[H, K, V] = {start}")
+    module = load_emitted(compile_spec(text, Options("triton")).text, "started")
+    B, T, H, D = 2, 20, 3, 16
+    x = {name: torch.randn(B, T, H, D, requires_grad=True) for name in "qkv"}
+    x["g"] = (-torch.rand(B, T, H)).requires_grad_()
+    given = {y.untyped_storage().data_ptr() for y in x.values()}
+
+    def run(**states: torch.Tensor) -> tuple[list[torch.Tensor], int]:
+        kept: dict[int, int] = {}
+
+        def pack(y: torch.Tensor) -> torch.Tensor:
+            kept[y.untyped_storage().data_ptr()] = y.untyped_storage().nbytes()
+            return y
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda y: y):
+            o, last = module.simple_gla(**x, **states)
+        slopes = torch.autograd.grad(o.square().sum() + last.sum(), list(x.values()))
+        return [o, last, *slopes], sum(size for place, size in kept.items() if place not in given)
+
+    alone, few = run()
+    both, many = run(S_0=torch.full((B, H, D, D), float(start)))
+    assert many - few == 4 * (B * H * D * D - 1)
+    assert all(torch.equal(a, b) for a, b in zip(alone, both, strict=True))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_dtypes(decay: ModuleType, dtype: torch.dtype) -> None:
     carry = torch.float64 if dtype == torch.float64 else torch.float32
