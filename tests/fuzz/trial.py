@@ -300,6 +300,9 @@ def parts_and_steps(subject: Subject, call: Call) -> Iterator[Problem]:
                 made[piece.stop] = result
         bad = []
         for key in want:
+            owner, lagged, _ = key.partition("_lag")
+            if lagged and not any(x.startswith(owner) for x in states):  # nothing reads the past of an input
+                continue
             if key.startswith("noise") and key[:-2] not in states:  # no draw reads it
                 continue
             if key.endswith("_T"):
