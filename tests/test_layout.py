@@ -9,6 +9,7 @@ module, which imports it late.
 """
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -131,6 +132,18 @@ def test_links_lead_to_the_folders() -> None:
     links = {path.name: path.readlink() for path in (ROOT / "seqc").iterdir() if path.is_symlink()}
     assert links == {name: Path("..") / name for name in MAPPED}
     assert all((ROOT / name).is_dir() for name in MAPPED)
+
+
+LARGE = ("backends/triton_gpu", "backends/native_cpu", "backends/torch_eager", "seqc/frontend", "seqc/emit")
+
+
+@pytest.mark.parametrize("room", LARGE)
+def test_a_large_room_says_where_everything_is(room: str) -> None:
+    """The docstring of its `__init__` names every module, `device_*` for those that begin so."""
+    told = set(re.findall(r"\w+[*]?", ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text())) or ""))
+    begun = tuple(word[:-1] for word in told if word.endswith("_*"))
+    missing = [path.stem for path in (ROOT / room).glob("*.py") if path.stem not in told and not path.stem.startswith(begun)]
+    assert missing in ([], ["__init__"]), f"say in {room}/__init__.py where {missing} stand on the way of a spec"
 
 
 def test_packaging_lists_every_package() -> None:

@@ -2,7 +2,21 @@
 
 In: a `Block`. Out: `Kernels`: the C++ text as a constant, the loader, and `_forward_cpu`, `_infer_cpu`, `_backward_cpu`,
 `_step_cpu` and `_ready_cpu`. The emitted text needs torch and the standard library. float32 and float64. `prebuild` builds
-a library ahead, for the emitted file to find.
+a library ahead, for the emitted file to find. A block on its way:
+
+    plan                        what the kernels compute, keep and exchange, as graphs and `arrays` (`names_apart`, `roles`,
+                                `together`); `refusal` of what they do not take
+    forward, backward, step     one kernel each: its regions, by `kernel` and `assemble`
+    schedule                    what a region computes -> loop nests
+    nest, nest_body, nest_sums  one nest -> C++; `values` in single assignment form, `places` in memory, `copies`
+    sparse, active              products that walk the lists of a mask, or the columns of active neurons
+    lanes, lanes_text, narrow,  one channel over a long time: pieces of the sequence in the lanes of a vector
+      late_last
+    tiles, processors           panels and rows in a block, chosen by the build
+    source                      the translation unit; `runtime`, `vector_math`, `sparse_runtime`, `lanes_runtime` and `direct`
+                                are the C++ that is the same for all, of which `needed` keeps what a file reaches
+    launch, launch_texts,       the Python around it
+      loader
 """
 
 from __future__ import annotations

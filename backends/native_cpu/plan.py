@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 
 from seqc.analysis.normal_forms import terms
 from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.names_apart import names_apart
 from seqc.backends.native_cpu.refusal import refused
 from seqc.backends.native_cpu.roles import Roles, roles_of
 from seqc.backends.native_cpu.schedule import REDUCTIONS
-from seqc.backends.native_cpu.spoken import spoken
 from seqc.ir.block import Block
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, Node, depends, leaf, leaves, node, substitute, topological, transform
@@ -93,7 +93,7 @@ class Plan:
 
 def plan(block: Block) -> Plan:
     """The plan of a step block. Raises Unsupported for other forms."""
-    block = _for_loops(spoken(block))
+    block = _for_loops(names_apart(block))
     program = block.program
     if block.form != "step":
         raise refused("native-form", f"the native CPU backend loops over steps, and got form '{block.form}'")

@@ -2,7 +2,16 @@
 
 In: a `Block`. Out: `Kernels` with the text of `_forward_torch`, `_backward_torch` and `_step_torch`, and their helpers.
 Three phases: what needs no state, for all blocks at once; a loop over blocks; the rest, for all blocks at once.
-No autograd inside, nothing of seqc at run time.
+No autograd inside, nothing of seqc at run time. A block on its way:
+
+    functions                   which functions there are, what each takes, gives and saves
+    layout                      the order of axes
+    sequence, loop              the phases of a function over a sequence
+    values, printer, scans,     nodes -> statements and expressions
+      segments, pack, contract, products, views
+    function, lines             the text of a function while it grows
+    gradients_asked_for         what runs only where a call asks for a gradient
+    runtime                     helpers, as texts
 """
 
 from __future__ import annotations

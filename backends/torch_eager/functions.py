@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from seqc.analysis.phases import BLOCK, split, sum_blocks
-from seqc.backends.torch_eager.asked import only_asked
 from seqc.backends.torch_eager.function import Function
+from seqc.backends.torch_eager.gradients_asked_for import only_asked
 from seqc.backends.torch_eager.layout import Layout, layout_of, quotes_of, step_layout
 from seqc.backends.torch_eager.lines import laid
 from seqc.backends.torch_eager.printer import Printer

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from seqc.backends.triton_gpu.asked import WRITTEN, serves
 from seqc.backends.triton_gpu.extents import KEPT, TAB
 from seqc.backends.triton_gpu.fetching import WALKS
 from seqc.backends.triton_gpu.gradient_sums import GradientSums
+from seqc.backends.triton_gpu.gradients_asked_for import WRITTEN, serves
 from seqc.backends.triton_gpu.kernel import SPANS, Array
 from seqc.backends.triton_gpu.print_items import OUTPUTS, SAVE
 from seqc.backends.triton_gpu.print_kernel import Printed

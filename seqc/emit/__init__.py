@@ -1,7 +1,15 @@
 """Emission: from a plain description of one compiled recurrence to the text of a standalone Python file.
 
-In: a frozen `Signature` (names, dims, dtypes; no graph) and the bodies of its kernels as text, written by the backends.
-Out: the source of one file that imports torch and nothing of seqc. This package never imports torch itself.
+    signature                   the description
+    file                        the file, part by part
+    call, misfits, numbers,     what a person calls: functions, and the Module
+      module, states_every, generate, pruning, shrinking, elastic, supports
+    boundary, step, sizes,      the torch operators beneath: shapes, packs, derivatives, batching, registration
+      packs, places, edges, ends, moved, derivatives, transforms, register
+    convolution                 a linear time-invariant recurrence by FFT
+    late_import                 Triton's part, which loads Triton late
+    layer, layer_*              a layer around a recurrence, as a file of its own
+    text, expressions, names    Python text: lines, expressions with named axes, safe names; `beside` puts two texts together
 """
 
 from seqc.emit.file import emit

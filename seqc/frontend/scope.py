@@ -82,9 +82,9 @@ class Scope:
         """Note something that is right and probably not meant so."""
         self.found.append(Diagnostic(code, message, labels, cause, help, kind="warning"))
 
-    def refuse(self, code: str, message: str, span: Span, cause: str, help: str = "", label: str = "") -> None:
+    def refuse(self, code: str, message: str, span: Span, cause: str, help: str = "") -> None:
         """Note something that is right but not served yet."""
-        self.found.append(Diagnostic(code, message, (Label(span, label),), cause, help, kind="unsupported"))
+        self.found.append(Diagnostic(code, message, (Label(span),), cause, help, kind="unsupported"))
 
     def unknown(self, what: str, name: syntax.Name, known: list[str], help: str = "") -> None:
         """Note a name that nothing declares, unless the line that should have declared it could not be read."""

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from seqc.analysis.workload import Workload, nominal_sizes
+from seqc.analysis.workload import nominal_sizes
 from seqc.backends.triton_gpu.tuning.lowered import Lowered
 from seqc.backends.triton_gpu.tuning.targets import Occupancy, occupancy, target_named
 from seqc.backends.triton_gpu.tuning.tiles import Chosen, ChosenKernel, choose_tiles
@@ -87,11 +87,10 @@ def figures(chosen: Chosen) -> tuple[Figures, ...]:
 
 
 def tiles_of(
-    blocks: Sequence[Block], target: str, sizes: Mapping[str, int] | None = None, *,
-    table: VerdictTable | None = None, workload: Workload | None = None,
+    blocks: Sequence[Block], target: str, sizes: Mapping[str, int] | None = None, *, table: VerdictTable | None = None
 ) -> Chosen:
     """The solver's rows and tiles for a target, at the extents that costs are told for unless others are given."""
-    return choose_tiles(measured(blocks, sizes), target, known() if table is None else table, workload)
+    return choose_tiles(measured(blocks, sizes), target, known() if table is None else table)
 
 
 def measured(blocks: Sequence[Block], sizes: Mapping[str, int] | None = None) -> list[Lowered]:

@@ -17,7 +17,7 @@ from seqc.backends.triton_gpu.spans import CALL, blocks_between_saved, saved_byt
 from seqc.diagnostics import Unsupported
 from seqc.driver.compile import Compiled
 from seqc.driver.convolution import operations, sources, why_none
-from seqc.driver.explain.asked import asked
+from seqc.driver.explain.gradients_asked_for import asked
 from seqc.driver.explain.phrases import amount, microseconds
 from seqc.driver.signature_of import gate_inputs
 from seqc.emit.names import safe_name

@@ -23,7 +23,7 @@ BEFORE = re.compile(r"(d|s|seg|grad|out)_.|(kept|factor)_\d+$")
 AFTER = re.compile(r"(_0|_T|_kept|_[mp]\d+|_at_m?\d+)_*$")
 
 
-def spoken(block: Block) -> Block:
+def names_apart(block: Block) -> Block:
     """The block with names that may stand. The block itself, where all may."""
     program = block.program
     dims = {dim_name(d) for d in program.dims}
