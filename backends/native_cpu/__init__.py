@@ -8,7 +8,8 @@ a library ahead, for the emitted file to find. A block on its way:
                                 `together`); `refusal` of what they do not take
     forward, backward, step     one kernel each: its regions, by `kernel` and `assemble`
     schedule                    what a region computes -> loop nests
-    nest, nest_body, nest_sums  one nest -> C++; `values` in single assignment form, `places` in memory, `copies`
+    nest, nest_body, nest_sums  one nest -> C++; `values` in single assignment form, `places` in memory, `copies`; nests of a
+                                long kernel are `outlined`
     sparse, active              products that walk the lists of a mask, or the columns of active neurons
     lanes, lanes_text, narrow,  one channel over a long time: pieces of the sequence in the lanes of a vector
       late_last
