@@ -5,12 +5,14 @@ In: a `Plan` and a `KernelWriter`. Out: lines of C++.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 from seqc.backends.native_cpu.arrays import PANELS, SEGMENTS, Array
 from seqc.backends.native_cpu.kernel import KernelWriter
-from seqc.backends.native_cpu.places import Place, ident, product
+from seqc.backends.native_cpu.places import Place, filled, ident, product
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.roles import Roles
 from seqc.backends.native_cpu.tiles import tiles_text
@@ -89,7 +91,8 @@ def sizes_text(plan: Plan) -> list[str]:
 def struct(name: str, arrays: Sequence[Array]) -> list[str]:
     """The struct of a kernel's arrays, in the order in which the caller passes them."""
     lines = [f"struct {name} {{"]
-    lines += [f"  {'real*' if a.written else 'const real*'} g_{ident(a.name)};" for a in arrays]
+    for written, own in groupby(arrays, lambda a: a.written):
+        lines += filled("real" if written else "const real", (f"*g_{ident(a.name)}" for a in own))
     return [*lines, "};"]
 
 
@@ -171,8 +174,9 @@ def _work(plan: Plan) -> str:
     """Elements of states and matrices that a row's step touches."""
     used = set(plan.roles.order)
     matrices = [p for p in plan.program.params.values() if plan.roles.blocked and len(p.dims) > 1 and set(p.dims) <= used]
-    found = [product([f"n_{ident(d)}" for d in x.dims]) for x in (*plan.program.states.values(), *matrices)]
-    return " + ".join(found) if found else product([f"n_{ident(d)}" for d in plan.roles.order[1:] if "'" not in d])
+    found = Counter(product([f"n_{ident(d)}" for d in x.dims]) for x in (*plan.program.states.values(), *matrices))
+    terms = [term if many == 1 else f"{many} * {term}" for term, many in found.items()]
+    return " + ".join(terms) or product([f"n_{ident(d)}" for d in plan.roles.order[1:] if "'" not in d])
 
 
 def entry(
@@ -190,9 +194,8 @@ def entry(
         f'extern "C" int seqc_{name}(',
         "    i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays) {",
         "  const Call call{B, T, way, bounds};",
-        f"  const {title} a{{",
-        *(f"      static_cast<{'real*' if x.written else 'const real*'}>(arrays[{i}])," for i, x in enumerate(arrays)),
-        "  };",
+        f"  {title} a;",
+        "  std::memcpy(&a, arrays, sizeof a);  // pointers, in this order",
     ]
     if roles.blocked:
         lines += [
@@ -219,11 +222,11 @@ def entry(
 
 def _where(plan: Plan) -> list[str]:
     """Which part of the work a program's number stands for."""
-    lines = ["    i64 rest = program;", "    const i64 panel = rest % panels;", "    rest /= panels;"]
+    found, below = ["panel = program % panels"], "panels"
     for d in reversed([d for d in plan.roles.grid if d != BATCH]):
-        i = ident(d)
-        lines += [f"    const i64 i_{i} = rest % n_{i};", f"    rest /= n_{i};"]
-    return lines
+        found.append(f"i_{ident(d)} = program / {below} % n_{ident(d)}")
+        below = f"({below.strip('()')} * n_{ident(d)})"
+    return filled("const i64", [*found, f"rest = program / {below}"], 4)
 
 
 def _run(plan: Plan, name: str, saves: str, instead: tuple[str, str] | None) -> list[str]:

@@ -17,7 +17,7 @@ from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.copies import copied
 from seqc.backends.native_cpu.nest import NestPrinter
 from seqc.backends.native_cpu.nest_body import Scene
-from seqc.backends.native_cpu.places import Place, buffer_place, buffer_size, ident, tiled_place
+from seqc.backends.native_cpu.places import Place, buffer_place, buffer_size, filled, ident, tiled_place
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import REDUCTIONS, Item, Nest, Region, immediate
 from seqc.backends.native_cpu.sparse import SparseProduct, multiplying, sparse_product
@@ -371,14 +371,14 @@ class KernelWriter:
 
     def scratch(self, name: str) -> list[str]:
         """The struct of the buffers."""
-        lines = [f"struct {name} {{"]
+        own = []
         for buffer, axes in self.buffers.items():
             slots = f"{self.plan.every + self.segments[buffer]} * " if buffer in self.segments else ""
-            lines.append(f"  alignas(64) real {buffer}[{slots}{buffer_size(axes)}];")
+            own.append(f"{buffer}[{slots}{buffer_size(axes)}]")
+        rows = [f"{row}[{buffer_size(self.buffers[self.kept[n]])} * W]" for n, row in self.rows.items() if self.kept[n]]
+        lines = [f"struct {name} {{"]  # rows of a variable are variables too: each thread of a team computes it
+        lines += filled("alignas(64) real", [*own, *rows]) if own or rows else []
         lines += [f"  {x.type} {x.name};" for x in self.listed()]
-        for n, row in self.rows.items():
-            if self.kept[n]:  # a variable's are variables too: each thread of a team computes it
-                lines.append(f"  alignas(64) real {row}[{buffer_size(self.buffers[self.kept[n]])} * W];")
         if len(lines) == 1:
             lines.append("  real unused;")
         return [*lines, "};"]

@@ -51,9 +51,7 @@ class NestPrinter(SumPrinter):
         self._depth(0)
         if self.axis:
             self.close()
-        for s in self.sums:
-            if s.depth == -1:
-                self.finish(s)
+        self.finish(s for s in self.sums if s.depth == -1)
         for s in self.sums:
             self.finish_across(s)
         self.close()
@@ -132,9 +130,7 @@ class NestPrinter(SumPrinter):
                 self.open(f"for (i64 i_{d} = 0; i_{d} < m_{d}; ++i_{d})")
             self._depth(depth + 1)
             self.close()
-        for s in self.sums:
-            if s.depth == depth and s.how == "register":
-                self.finish(s)
+        self.finish(s for s in self.sums if s.depth == depth and s.how == "register")
 
     def _body(self, values: list[Value]) -> None:
         blocks = self.unroll(self.unrolled)

@@ -5,6 +5,9 @@ In: a nest's `Sum`s. Out: the lines that begin, feed and finish each, where `nes
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import groupby
+
 from seqc.backends.native_cpu.nest_body import NestBody, Sum
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.ir.graph import BATCH
@@ -102,21 +105,22 @@ class SumPrinter(NestBody):
         offset = address[len(place.base) + 3 :]
         return f"{rows} + ({offset}) * W" if offset else rows
 
-    def finish(self, s: Sum) -> None:
-        """Bring a register accumulator to memory."""
-        slots = self._slots(s)
-        blocks = self.unroll(slots)
-        value = s.name + "".join(f"[{self.slot(d)}]" for d in slots)
-        place = self.scene.places[s.item.value]
-        if s.across:
-            self._merge(s, value)
-        elif place.scalar:
-            self.put(f"{place.base} = {value};")
-        else:
-            index = {d: self.values.index[d] for d in place.strides}
-            self.put(self.assignment(place, index, value))
-        for _ in range(blocks):
-            self.close()
+    def finish(self, sums: Iterable[Sum]) -> None:
+        """Bring register accumulators to memory, those in one loop that follow each other and keep the same unrolled dims."""
+        for slots, own in groupby(sums, self._slots):
+            blocks = self.unroll(slots)
+            for s in own:
+                value = s.name + "".join(f"[{self.slot(d)}]" for d in slots)
+                place = self.scene.places[s.item.value]
+                if s.across:
+                    self._merge(s, value)
+                elif place.scalar:
+                    self.put(f"{place.base} = {value};")
+                else:
+                    index = {d: self.values.index[d] for d in place.strides}
+                    self.put(self.assignment(place, index, value))
+            for _ in range(blocks):
+                self.close()
 
     def finish_across(self, s: Sum) -> None:
         """Sum the partial sums of all rows across lanes."""

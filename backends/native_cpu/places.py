@@ -7,8 +7,11 @@ rounded up to whole vectors, `i_K` the index of a loop, `o_K` where the panel be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from textwrap import wrap
+
+WHOLE = "\N{NO-BREAK SPACE}"  # stands for the spaces of an item while lines are filled
 
 
 def ident(dim: str) -> str:
@@ -87,3 +90,10 @@ def buffer_size(axes: tuple[str, ...]) -> str:
     if not axes:
         return "1"
     return product([*(f"w_{ident(d)}" for d in axes[:-1]), f"z_{ident(axes[-1])}"])
+
+
+def filled(head: str, items: Iterable[str], indent: int = 2) -> list[str]:
+    """`HEAD a, b, c;`, over as many lines as it takes, broken between items."""
+    text = f"{head} {', '.join(x.replace(' ', WHOLE) for x in items)};"
+    lines = wrap(text, 120, initial_indent=" " * indent, subsequent_indent=" " * (indent + 4))
+    return [line.replace(WHOLE, " ") for line in lines]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from seqc.emit.derivatives import autograd_text, plain_text
 from seqc.emit.ends import ends_fields
 from seqc.emit.moved import moved_fields, moved_text
-from seqc.emit.packs import bounds_text, sequences_text
+from seqc.emit.packs import bounds_text, rows_behind, sequences_text
 from seqc.emit.places import bound, places_text, prepared
 from seqc.emit.register import register_text
 from seqc.emit.signature import Kernels, Signature
@@ -28,16 +28,17 @@ def forms_text(sig: Signature) -> str:
     parts = [_FORM.format(**prepared(sig)), sequences_text(sig)]
     for suffix, kernels in sig.backends.items():
         parts.append(_saved_text(sig, suffix, kernels))
-        if not kernels.infer:
+        if kernels.packs and not kernels.infer:
             parts.append(_INFER.format(suffix=suffix, count=len(sig.results)))
     if sig.triton:
         parts.append(_PREPARE_TRITON)
     forms = []
     for suffix in sig.backends:
         prepare = "_prepare_triton" if suffix == "triton" else "_prepare_torch"
-        three = [f"_{part}_{suffix}" for part in ("infer", "forward", "backward")]
-        if not sig.backends[suffix].packs:
-            three = [f"*_one_by_one({', '.join(three)})"]
+        kernels = sig.backends[suffix]
+        infer = "infer" if kernels.infer or kernels.packs else "forward"
+        three = [f"_{part}_{suffix}" for part in (infer, "forward", "backward")]
+        three = three if kernels.packs else [f"*_one_by_one({', '.join(three)})"]
         forms.append(lay(f"_{suffix.upper()} = _Form(", [prepare, *three, f"_saved_{suffix}", f"_step_{suffix}"], ")"))
     parts += ["\n".join(forms), _choice_text(sig)]
     return "\n\n\n".join(part.strip() for part in parts)
@@ -147,6 +148,7 @@ def operators_text(sig: Signature) -> str:
         "ends": "T" * len(sig.outputs) + "-" * len(sig.states),
         "watched": group([*map(str, range(len(sig.outputs))), *(str(sig.results.index(f"{x}_T")) for x in sig.unread)]),
     }
+    names |= {key: text.format(**names) for key, text in rows_behind(sig).items()}
     parts = [
         layout_text(sig),
         bounds_text(sig),
@@ -276,11 +278,8 @@ def _fake_backward(*arguments):
 def _run(*arguments):
     """Operator `run`: {result_list}."""
     *tensors, cu_seqlens, reverse = arguments
-{bind}    form, carry, steps = {alone}, _carry({like}), _steps(cu_seqlens, tensors[{clock}])
-    if steps < x.shape[1]:
-        results = _run(*_own_rows(tensors, "{kinds}", steps), cu_seqlens, reverse)
-        return [*(_resized(o, (1, x.shape[1], *o.shape[2:])) for o in results[:{outputs}]), *results[{outputs}:]]
-{checked}    if 0 in x.shape[:2]:
+{bind}{checks}    form, carry{name_steps} = {alone}, _carry({like}){steps}
+{run_own}{checked}    if 0 in x.shape[:2]:
         return [*_fake_run(*arguments)[:{outputs}], *(_copy(s, carry) for s in tensors[{given}:])]
     results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
     return [*(_dense(o, {like}.dtype) for o in results[:{outputs}]), *(_dense(s, carry) for s in results[{outputs}:])]
@@ -290,13 +289,8 @@ def _run(*arguments):
 def _forward(*arguments):
     """Operator `forward`: {result_list}, and a list of what backward needs."""
     *tensors, cu_seqlens, reverse = arguments
-{bind}    form, carry, steps = _form(*tensors), _carry({like}), _steps(cu_seqlens, tensors[{clock}])
-    if steps < x.shape[1]:
-        *results, saved = _forward(*_own_rows(tensors, "{kinds}", steps), cu_seqlens, reverse)
-        shapes = [y.shape for y in (*_fake_run(*arguments)[:{outputs}], *results[{outputs}:], *_fake_forward(*arguments)[-1])]
-        results = [_resized(y, shape) for y, shape in zip([*results, *saved], shapes, strict=True)]
-        return *results[:{total}], results[{total}:]
-{checked}    if 0 in x.shape[:2]:
+{bind}{checks}    form, carry{name_steps} = _form(*tensors), _carry({like}){steps}
+{forward_own}{checked}    if 0 in x.shape[:2]:
         return *_run(*arguments), _fake_forward(*arguments)[-1]
     results = form.forward(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
     outputs, states, saved = results[:{outputs}], results[{outputs}:{total}], results[{total}:]
@@ -348,14 +342,8 @@ def _backward(*arguments):
     """
     tensors, (cu_seqlens, reverse, saved, needs) = arguments[:{count}], arguments[{count}:{after}]
     cotangents = whole = arguments[{after}:]
-{bind}    form, carry, steps = _form(*tensors), _carry({like}), _steps(cu_seqlens, tensors[{clock}])
-    if steps < x.shape[1]:
-        own = _own_rows(tensors, "{kinds}", steps)
-        saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
-        cotangents = _own_rows(cotangents, "{ends}", steps)
-        gradients = _backward(*own, cu_seqlens, reverse, saved, needs, *cotangents)
-        return [_resized(d, y.shape) for d, y in zip(gradients, _asked(needs, {picked}tensors{picked_end}), strict=True)]
-    if any(d is None for d in cotangents):
+{bind}{checks}    form, carry{name_steps} = _form(*tensors), _carry({like}){steps}
+{back_own}    if any(d is None for d in cotangents):
         whole = _filled(cotangents, carry, *arguments[:{calls}])
     if 0 in x.shape[:2]:
         final = zip(tensors[{given}:], whole[{outputs}:], strict=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from seqc.emit.derivatives import on_cpus
 from seqc.emit.edges import uncounted
 from seqc.emit.names import past_locals
 from seqc.emit.places import cast_lines
@@ -98,7 +99,8 @@ def _body(sig: Signature, time: bool, ahead: Sequence[str] = ()) -> list[str]:
             lay("raise _dtype_error(", [f"{name}={name}" for name in own], ")", 8),
         ]
     if time:
-        return [*lines, lay(f"return {sig.class_name}Result(*_call_run(", [*sig.arguments, "cu_seqlens", "reverse"], "))", 4)]
+        call = [*([] if on_cpus(sig) else ["_OPS.run.default"]), *sig.arguments, "cu_seqlens", "reverse"]
+        return [*lines, lay(f"return {sig.class_name}Result(*_call{'_run' * on_cpus(sig)}(", call, "))", 4)]
     arguments = ["_OPS.step.default", *sig.arguments]
     called = lay(f"_result = {sig.class_name}Result(*_call(", arguments, "))", 4)
     if sig.writes:
@@ -353,9 +355,8 @@ _GATES = frozenset("{gates}".split())
 _CALL = '''
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
-        return operator(*arguments)
-    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
+    whole = torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled()
+    if whole or forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)

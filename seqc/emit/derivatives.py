@@ -42,7 +42,14 @@ def batched_arguments(sig: Signature) -> list[bool]:
 
 def autograd_text(sig: Signature, names: Mapping[str, object]) -> str:
     """The autograd kernels of `run`, `forward` and `backward`. names: what the texts of the boundary are filled with."""
-    return _AUTOGRAD.format(**{**names, "again": str(names["again"]).format(**names)}).strip()
+    more: dict[str, object] = {"again": str(names["again"]).format(**names), "needed": int(f"{names['given_count']}") + 1}
+    more |= _ON_CPUS if on_cpus(sig) else _BY_OPERATORS
+    return _AUTOGRAD.format(**{**names, **more, "direct": str(more["direct"]).format(**names)}).strip()
+
+
+def on_cpus(sig: Signature) -> bool:
+    """Whether calls on CPUs that record a gradient go past torch's dispatcher: not in a file for GPUs."""
+    return sig.cpu is not None or sig.triton is None
 
 
 _NO_PLAIN = '''
@@ -119,47 +126,29 @@ def _at_asked(needs, gradients):
 
 
 class _Derivative(torch.autograd.Function):
-    """{spec} with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+    """{spec} with its gradient; backward is an operator too, so autograd and compilers never look inside.
+
+    and_saved: whether what backward needs is a result too.
+    """
 
     @staticmethod
-    def forward(ctx, forward, *arguments):
+    def forward(ctx, forward, and_saved, *arguments):
         *results, saved = _below(forward, *arguments)
-        ctx.direct = forward is _forward
-        _Derivative.keep(ctx, arguments, saved)
-        return tuple(results)
-
-    @staticmethod
-    def keep(ctx, arguments, saved):
-        """What backward takes; a result that a loss does not use has no cotangent, not one of zeros."""
         *given, ctx.reverse = arguments
-        ctx.set_materialize_grads(False)
+{mark}        ctx.set_materialize_grads(False)  # a result that a loss does not use has no cotangent, not one of zeros
         ctx.save_for_backward(*given, *saved)
+        if not and_saved:
+            return tuple(results)
+        ctx.mark_non_differentiable(*saved)
+        return *results, *saved
 
     @staticmethod
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:{given_count}], list(kept[{given_count}:])
-        needs = {picked}ctx.needs_input_grad[1:{given_count}]{picked_end}
+        needs = {picked}ctx.needs_input_grad[2:{needed}]{picked_end}
         arguments = *given, ctx.reverse, saved, list(needs), *cotangents[:{total}]
-        if ctx.direct and not torch.is_grad_enabled() and _unwatched(cotangents):
-            gradients = _below(_backward, *arguments)
-        else:
-            gradients = _backward_below(*arguments)
-        return None, *{placed}_at_asked(needs, gradients){placed_end}, None, None
-
-
-class _DerivativeAndSaved(torch.autograd.Function):
-    """The same, which also gives what backward needs: `forward` where its arguments require a gradient."""
-
-    @staticmethod
-    def forward(ctx, forward, *arguments):
-        *results, saved = _below(forward, *arguments)
-        ctx.direct = False
-        _Derivative.keep(ctx, arguments, saved)
-        ctx.mark_non_differentiable(*saved)
-        return *results, *saved
-
-    backward = _Derivative.backward
+{gradients}        return None, None, *{placed}_at_asked(needs, gradients){placed_end}, None, None
 
 
 class _SecondDerivative(torch.autograd.Function):
@@ -248,46 +237,12 @@ def _below(operator, *arguments):
             return operator(*arguments)
 
 
-def _plain_keys():
-    """What dispatches an ordinary tensor of a CPU, made in inference mode or not."""
-    keys = torch._C.DispatchKey
-    sets = [torch._C.DispatchKeySet(x) for x in (keys.CPU, keys.AutocastCPU, keys.AutogradCPU, keys.ADInplaceOrView)]
-    return frozenset(x.raw_repr() for x in (sets[0] | sets[1], sets[0] | sets[1] | sets[2] | sets[3]))
-
-
-_PLAIN_KEYS, _PLAIN_KINDS = _plain_keys(), frozenset((Tensor, torch.nn.Parameter))
-
-
-def _unwatched(tensors):
-    """Whether torch's dispatcher would do nothing but call the kernel: these are ordinary tensors of a CPU, or None,
-    and no mode, transform, trace or profiler looks at operators."""
-    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack() or forward_ad._current_level >= 0:
-        return False
-    if torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state():
-        return False
-    if torch._C._autograd._profiler_enabled():
-        return False
-    tensors = [x for x in tensors if x is not None]
-    if not _PLAIN_KINDS.issuperset(map(type, tensors)):
-        return False
-    return _PLAIN_KEYS.issuperset(map(torch._C.DispatchKeySet.raw_repr, map(torch._C._dispatch_keys, tensors)))
-
-
-def _call_run(*arguments):
-    """The results of `run` for a caller; past torch's dispatcher where a gradient is recorded and nobody looks."""
-    if torch.compiler.is_compiling() or type(arguments[-1]) is not bool or not _needs_gradient(arguments[:{count}]):
-        return _call(_OPS.run.default, *arguments)
-    if not _unwatched(arguments[:-1]):
-        return _call(_OPS.run.default, *arguments)
-    return _Derivative.apply(_forward, *arguments)
-
-
-def _differentiable_run(*arguments):
+{direct}def _differentiable_run(*arguments):
     tensors = arguments[:{count}]
     if _needs_plain(tensors):
         return _plain(*arguments)
     if _needs_gradient(tensors):
-        return list(_applied(_Derivative, _OPS.forward.default, *arguments))
+        return list(_applied(_Derivative, _OPS.forward.default, False, *arguments))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.run.default(*arguments)
 
@@ -297,7 +252,7 @@ def _differentiable_forward(*arguments):
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        results = _applied(_DerivativeAndSaved, _OPS.forward.default, *arguments)
+        results = _applied(_Derivative, _OPS.forward.default, True, *arguments)
         return *results[:{total}], list(results[{total}:])
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.forward.default(*arguments)
@@ -313,3 +268,45 @@ def _differentiable_backward(*arguments):
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.backward.default(*arguments)
 '''
+
+_DIRECT = '''
+def _plain_keys():
+    """What dispatches an ordinary tensor of a CPU, made in inference mode or not."""
+    keys = torch._C.DispatchKey
+    sets = [torch._C.DispatchKeySet(x) for x in (keys.CPU, keys.AutocastCPU, keys.AutogradCPU, keys.ADInplaceOrView)]
+    return frozenset(x.raw_repr() for x in (sets[0] | sets[1], sets[0] | sets[1] | sets[2] | sets[3]))
+
+
+_PLAIN_KEYS, _PLAIN_KINDS = _plain_keys(), frozenset((Tensor, torch.nn.Parameter))
+
+
+def _unwatched(tensors):
+    """Whether torch's dispatcher would do nothing but call the kernel: these are ordinary tensors of a CPU, or None,
+    and no mode, transform, trace or profiler looks at operators."""
+    ask, tensors = torch._C, [x for x in tensors if x is not None]
+    watched = ask._len_torch_dispatch_stack() or ask._len_torch_function_stack() or ask._get_tracing_state()
+    watched = watched or ask._are_functorch_transforms_active() or ask._autograd._profiler_enabled()
+    if watched or forward_ad._current_level >= 0 or not _PLAIN_KINDS.issuperset(map(type, tensors)):
+        return False
+    return _PLAIN_KEYS.issuperset(map(torch._C.DispatchKeySet.raw_repr, map(torch._C._dispatch_keys, tensors)))
+
+
+def _call_run(*arguments):
+    """The results of `run` for a caller; past torch's dispatcher where a gradient is recorded and nobody looks."""
+    if torch.compiler.is_compiling() or type(arguments[-1]) is not bool or not _needs_gradient(arguments[:{count}]):
+        return _call(_OPS.run.default, *arguments)
+    if not _unwatched(arguments[:-1]):
+        return _call(_OPS.run.default, *arguments)
+    return _Derivative.apply(_forward, False, *arguments)
+
+
+'''
+
+_ON_CPUS = {
+    "direct": _DIRECT.lstrip("\n"),
+    "mark": "        ctx.direct = forward is _forward\n",
+    "gradients": """        past = ctx.direct and not torch.is_grad_enabled() and _unwatched(cotangents)
+        gradients = _below(_backward, *arguments) if past else _backward_below(*arguments)
+""",
+}
+_BY_OPERATORS = {"direct": "", "mark": "", "gradients": "        gradients = _backward_below(*arguments)\n"}

@@ -9,12 +9,23 @@ from collections.abc import Iterable
 from seqc.emit.ends import ends_fields_of_packs
 from seqc.emit.moved import moved_fields
 from seqc.emit.signature import Signature
+from seqc.emit.sizes import clock
 from seqc.ir.arguments import Argument
 
 
 def bounds_text(sig: Signature) -> str:
-    """The functions that check `cu_seqlens`."""
-    return _BOUNDS.format(spec=sig.spec).strip()
+    """The functions that check `cu_seqlens`, and those that keep the rows behind the last sequence from native code."""
+    return _BOUNDS.format(spec=sig.spec).strip() + ("" if sig.cpu is None else "\n\n" + _ROWS_BEHIND.rstrip())
+
+
+def rows_behind(sig: Signature) -> dict[str, str]:
+    """What the operators do where the row of a pack is longer than its sequences. Plain torch takes what each sequence has, and
+    kernels of a GPU leave zeros behind the last one; there the bounds are checked alone."""
+    steps = f"_steps(cu_seqlens, tensors[{sig.arguments.index(clock(sig))}])"
+    if sig.cpu is None:
+        checked = f"    {steps}  # raises where they are no bounds\n"
+        return {"checks": checked, **dict.fromkeys(("name_steps", "steps", *_OWN), "")}
+    return {"checks": "", "name_steps": ", steps", "steps": f", {steps}", **_OWN}
 
 
 def sequences_text(sig: Signature) -> str:
@@ -99,8 +110,9 @@ def _steps(cu_seqlens, x):
         want = f"it begins with 0, never decreases, and ends with T = {{steps}} or less"
         raise ValueError(f"{spec}: cu_seqlens is {{cu_seqlens}}; {{want}}")
     return bounds[-1]
+'''
 
-
+_ROWS_BEHIND = '''
 def _resized(x, shape):
     """x cut to a shape, or with zeros up to it."""
     part = x[tuple(map(slice, shape))]
@@ -153,16 +165,19 @@ def _one_by_one(infer, forward, backward):
     The sequences of a pack run one after the other. It saves nothing: backward runs them again.
     """
 
-    def run(function, tensors, cu_seqlens, reverse):
-        if cu_seqlens is None:
-            results = function(*_turned(tensors, _ARGUMENTS, reverse))
-            return [*_turned(results, _RESULTS, reverse), *results[{total}:]]
-        results = [*_fake_run(*tensors, cu_seqlens, reverse)[:{outputs}], *(s.clone() for s in tensors[{given}:])]
-        for part in _each(cu_seqlens):
-            found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
-            for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
-                whole.copy_(own)
-        return results
+    def run(function, saves):
+        def call(*tensors, cu_seqlens, reverse):
+            if cu_seqlens is None:
+                results = function(*_turned(tensors, _ARGUMENTS, reverse))
+                return [*_turned(results, _RESULTS, reverse), *(results[{total}:] if saves else ())]
+            results = [*_fake_run(*tensors, cu_seqlens, reverse)[:{outputs}], *(s.clone() for s in tensors[{given}:])]
+            for part in _each(cu_seqlens):
+                found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
+                for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
+                    whole.copy_(own)
+            return results
+
+        return call
 
     def run_back(*everything, cu_seqlens, reverse, needs):
         tensors, saved, cotangents = everything[:{count}], everything[{count}:-{total}], everything[-{total}:]
@@ -179,11 +194,25 @@ def _one_by_one(infer, forward, backward):
                     whole.add_(x) if kind == "-" else whole.copy_(x)
         return gradients
 
-    def run_infer(*tensors, cu_seqlens, reverse):
-        return run(infer, tensors, cu_seqlens, reverse)
-
-    def run_forward(*tensors, cu_seqlens, reverse):
-        return run(forward, tensors, cu_seqlens, reverse)
-
-    return run_infer, run_forward, run_back
+    return run(infer, False), run(forward, True), run_back
 '''
+
+_OWN = {
+    "run_own": """    if steps < x.shape[1]:
+        results = _run(*_own_rows(tensors, "{kinds}", steps), cu_seqlens, reverse)
+        return [*(_resized(o, (1, x.shape[1], *o.shape[2:])) for o in results[:{outputs}]), *results[{outputs}:]]
+""",
+    "forward_own": """    if steps < x.shape[1]:
+        *results, saved = _forward(*_own_rows(tensors, "{kinds}", steps), cu_seqlens, reverse)
+        shapes = [y.shape for y in (*_fake_run(*arguments)[:{outputs}], *results[{outputs}:], *_fake_forward(*arguments)[-1])]
+        results = [_resized(y, shape) for y, shape in zip([*results, *saved], shapes, strict=True)]
+        return *results[:{total}], results[{total}:]
+""",
+    "back_own": """    if steps < x.shape[1]:
+        own = _own_rows(tensors, "{kinds}", steps)
+        saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
+        cotangents = _own_rows(cotangents, "{ends}", steps)
+        gradients = _backward(*own, cu_seqlens, reverse, saved, needs, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, _asked(needs, {picked}tensors{picked_end}), strict=True)]
+""",
+}

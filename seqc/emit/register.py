@@ -23,8 +23,8 @@ def register_text(sig: Signature, names: Mapping[str, object]) -> str:
         before, operators = _LISTED.format(**names).strip() + "\n\n\n", "_Listed(getattr(torch.ops, name))"
     text = _REGISTER.format(
         **names, defined=defined.strip("\n").format(**names), operators=operators,
-        kernel=wrap.format("kernel"), fake=wrap.format("fakes[operator]"), derivative=wrap.format("derivatives[operator]"),
-        rule="_listed_rule(rules[operator], operator)" if before else "rules[operator]",
+        kernel=wrap.format("kernel"), fake=wrap.format("fake"), derivative=wrap.format("derivative"),
+        rule="_listed_rule(_rule(operator), operator)" if before else "_rule(operator)",
     )  # fmt: skip
     return before + text.strip()
 
@@ -38,16 +38,13 @@ def _register():
         name = f"seqc_{spec}_{digest}_{{tries}}"
     library = torch.library.Library(name, "DEF")
 {defined}
-    fakes = {{"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}}
-    kernels = {{"run": _run, "forward": _forward, "backward": _backward, "step": _step}}
-    derivatives = {{
-        "run": _differentiable_run,
-        "forward": _differentiable_forward,
-        "backward": _differentiable_backward,
-        "step": _differentiable_step,
+    operators = {{
+        "run": (_run, _differentiable_run, _fake_run),
+        "forward": (_forward, _differentiable_forward, _fake_forward),
+        "backward": (_backward, _differentiable_backward, _fake_backward),
+        "step": (_step, _differentiable_step, _fake_step),
     }}
-    rules = _rules()
-    for operator, kernel in kernels.items():
+    for operator, (kernel, derivative, fake) in operators.items():
         library.impl(operator, {kernel}, "CPU")
         library.impl(operator, {kernel}, "CUDA")
         library.impl(operator, {derivative}, "Autograd")

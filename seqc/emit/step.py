@@ -69,32 +69,14 @@ def _plain_step(*tensors):
 '''
 
 _ONE_STEP = '''
-class _StepDerivative(torch.autograd.Function):
-    """One step with its gradient: that of a run of one step."""
-
-    @staticmethod
-    def forward(ctx, *tensors):
-        run = [*(x[:, None] for x in tensors[:{inputs}]), *tensors[{inputs}:], None, False]
-        *results, saved = _below(_OPS.forward.default, *run)
-        _Derivative.keep(ctx, (*tensors, None, False), saved)
-        return *(o[:, 0].clone() for o in results[:{outputs}]), *results[{outputs}:]
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        kept = ctx.saved_tensors
-        given, saved = kept[:{count}], list(kept[{count} + 1 :])
-        run = [*(x[:, None] for x in given[:{inputs}]), *given[{inputs}:], None, False]
-        ends = [*(d if d is None else d[:, None] for d in cotangents[:{outputs}]), *cotangents[{outputs}:]]
-        needs = {picked}ctx.needs_input_grad{picked_end}
-        gradients = {placed}_at_asked(needs, _backward_below(*run, saved, list(needs), *ends)){placed_end}
-        return *(d if d is None else d[:, 0] for d in gradients[:{inputs}]), *gradients[{inputs}:]
-
-
 def _differentiable_step(*tensors):
+    """The results of one step; their gradient is that of a run of one step."""
     if _needs_plain(tensors):
         return {plain}(*tensors)
     if _needs_gradient(tensors):
-        return list(_applied(_StepDerivative, *tensors))
+        run = [*(x[:, None] for x in tensors[:{inputs}]), *tensors[{inputs}:], None, False]
+        results = _applied(_Derivative, _OPS.forward.default, False, *run)
+        return [*(o[:, 0].clone() for o in results[:{outputs}]), *results[{outputs}:]]  # an operator gives no view
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.step.default(*tensors)
 '''

@@ -16,11 +16,14 @@ def transforms_text(sig: Signature, names: Mapping[str, object]) -> str:
     """The rules of `run`, `forward`, `backward` and `step`. names: what the texts of the boundary are filled with."""
     kinds = batched_arguments(sig)
     own = "".join("B" if batched else "-" for batched in kinds)
-    return _RULES.format(**names, own=own, apart="False" if all(kinds) else "True").strip()
+    behind = f'\n_BEHIND = {{"step": "", "backward": "----{"B" * len(sig.results)}"}}  # of the arguments that follow these'
+    joined = (_BATCHED if all(kinds) else _SHARED).lstrip("\n").format(**names)
+    more = {"apart": "", "shared": "", "behind": behind} if all(kinds) else {**_APART, "behind": ""}
+    return _RULES.format(**names, own=own, joined=joined, **more).strip()
 
 
 _RULES = '''
-_OWN = "{own}"  # B: an argument has a batch axis; -: it is shared by the batch
+_OWN = "{own}"  # B: an argument has a batch axis; -: it is shared by the batch{behind}
 
 
 def _folded(x, dim, members):
@@ -46,40 +49,34 @@ def _in_turn(operator, members, dims, arguments):
     return together, [[0] * len(x) if isinstance(x, list) else 0 for x in together]
 
 
-def _rule(name, differentiates):
-    """How an operator acts on batched arguments. differentiates: whether gradients of shared ones must stay apart."""
+def _rule(name):
+    """How an operator acts on batched arguments: as one call of a larger batch, or on each member in turn."""
 
     def rule(info, dims, *arguments):
         operator, members = getattr(_OPS, name).default, info.batch_size
-        tensors, here = arguments[:{count}], dims[:{count}]
-        shared = any(d is not None and own == "-" for d, own in zip(here, _OWN))
-        packed = name != "step" and arguments[{count}] is not None
-        if shared or packed or differentiates or all(d is None for d in here):
+{shared}        packed = name != "step" and arguments[{count}] is not None
+        if {apart}packed or all(d is None for d in dims[:{count}]):
             return _in_turn(operator, members, dims, arguments)
-        size = tensors[{clock}].shape[0] if here[{clock}] is None else tensors[{clock}].movedim(here[{clock}], 0).shape[1]
-        flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
-        if name == "backward":
-            *more, saved, needs = arguments[{count}:{after}]
-            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[{after}:], dims[{after}:])]
-            return _unfolded(operator(*flat, *more, saved, needs, *ends), members, size)
-        results = operator(*flat, *arguments[{count}:])
-        if name != "forward":
-            return _unfolded(results, members, size)
-        results, places = _unfolded(results[:-1], members, size), results[-1]
-        return (*results[0], places), (*results[1], [None] * len(places))
-
+{joined}
     return rule
-
-
-def _unfolded(results, members, size):
-    """Results of the larger batch with the members' axis in front again, and the place of that axis."""
-    return [x.unflatten(0, (members, size)) for x in results], [0] * len(results)
-
-
-def _rules():
-    """Operator -> its rule."""
-    apart = {apart}  # whether an argument is shared, whose gradient each member has for itself
-    return {{"run": _rule("run", False), "step": _rule("step", False)}} | {{
-        name: _rule(name, apart) for name in ("forward", "backward")
-    }}
 '''
+
+_BATCHED = '''
+        kinds = _OWN + _BEHIND.get(name, "--")
+        flat = [x if k == "-" or x is None else _folded(x, d, members) for x, d, k in zip(arguments, dims, kinds)]
+        results = operator(*flat)
+        kept = len(results) - (name == "forward")  # what it saves has a layout of its own
+        apart = [x.unflatten(0, (members, x.shape[0] // members)) for x in results[:kept]]
+        return (*apart, *results[kept:]), (*[0] * kept, *([None] * len(x) for x in results[kept:]))
+'''
+
+_SHARED = '''
+        flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(arguments, dims, _OWN)]
+        results = operator(*flat, *arguments[{count}:])
+        return [x.unflatten(0, (members, x.shape[0] // members)) for x in results], [0] * len(results)
+'''
+
+_APART = {  # a gradient of what the batch shares is each member's own
+    "apart": 'name in ("forward", "backward") or shared or ',
+    "shared": "        shared = any(d is not None and own == \"-\" for d, own in zip(dims, _OWN))\n",
+}

@@ -34,6 +34,7 @@ def test_opcheck_of_the_inner_operators(cell: ModuleType) -> None:
         torch.library.opcheck(cell._OPS.backward.default, (*args, saved, needs, *results))
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch hides it where it looks at tensors of a run of one step
 @pytest.mark.parametrize("grad", [False, True])
 def test_opcheck_of_a_step(decay: ModuleType, cell: ModuleType, square: ModuleType, grad: bool) -> None:
     for module, data in ((decay, decay_data), (cell, cell_data)):
