@@ -20,6 +20,7 @@ from seqc.backends.torch_eager.segments import DENSE, Form, axes_in, forms_of, l
 from seqc.emit.expressions import ATOM, SIGN, Text
 from seqc.ir.graph import BATCH, ROW, Node
 from seqc.ir.ops import TABLE
+from seqc.ir.ops.elementwise import GUARD, is_finite
 from seqc.ir.traverse import postorder
 
 LONG = 64  # characters of an expression that is used once and still gets a line of its own
@@ -141,13 +142,13 @@ class Values(Products):
         if free and n not in self.names:
             return x
         if self.uses[n] > 1 or n in self.names or len(x.code) > LONG:
-            self.fn.comment(self.quotes.get(n, ""))
+            self.fn.comment(GUARD if is_finite(n) else self.quotes.get(n, ""))
             return self.fn.assign(self.wish(n), x)
         return x
 
     def wish(self, n: Node) -> str:
-        if n in self.names:
-            return self.names[n]
+        if n in self.names or is_finite(n):
+            return self.names.get(n, "finite")
         args = [self.texts[a].code for a in self.parts(n) if a in self.texts and not self.texts[a].scalar]
         short = [a for a in args if a.isidentifier() and not a[-1].isdigit()]
         if n.op in ("exp", "log", "sigmoid", "tanh", "softplus", "logsigmoid", "cumsum") and len(short) == 1:

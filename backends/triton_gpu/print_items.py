@@ -47,6 +47,7 @@ from seqc.emit.names import safe_name
 from seqc.ir.dims import base, is_rank
 from seqc.ir.graph import Node
 from seqc.ir.ops import TABLE
+from seqc.ir.ops.elementwise import GUARD, is_finite
 
 SHORT = 60  # characters of an expression that is written where it is used,
 LONG = 72  # and of one that the next line uses
@@ -260,7 +261,7 @@ class ItemPrinter:
     def define(self, n: Node, text: Text, named: Node | str) -> None:
         """`name = text`. named: the value that the name is of, or the name that is wished for."""
         name = self.names.fresh(named) if isinstance(named, str) else self.var(named)
-        self.scope.lines.append(f"{name} = {text.code}")
+        self.scope.lines += [*([f"# {GUARD}"] if is_finite(n) else []), f"{name} = {text.code}"]
         self.texts[-1][n] = Text(name, text.axes)
 
     def is_named(self, n: Node) -> bool:

@@ -32,6 +32,14 @@ def finite(x: Node) -> Node:
     return node("lt", node("abs", x), const(math.inf))
 
 
+GUARD = "what is not finite makes NaN of the sums that it is in, and of no others"
+
+
+def is_finite(n: Node) -> bool:
+    """Whether n is `finite` of something: `GUARD` says why a block asks for it."""
+    return n.op == "lt" and n.args[0].op == "abs" and n.args[1] is const(math.inf)
+
+
 def _exp(x: float) -> float:
     return math.exp(x) if x < 709.0 else math.inf
 
