@@ -10,8 +10,7 @@ all rows are summed across at the end.
 
 from __future__ import annotations
 
-import re
-from itertools import takewhile
+from collections.abc import Iterable
 
 from seqc.backends.native_cpu.nest_sums import SumPrinter
 from seqc.backends.native_cpu.places import ident
@@ -37,6 +36,12 @@ class NestPrinter(SumPrinter):
 
     def print(self) -> list[str]:
         """The lines of the nest."""
+        apart = [v for v in self.values.order if self.group(v.deps) != self.unrolled]
+        if self.axis and self.unrolled == (self.axis,) and not (apart or self.loops or self.sums or self.team or self.onward):
+            self.open(f"EACH_VECTOR(z_{ident(self.axis)}, {self._block_limit()})")
+            self._statements(self.values.order)
+            self.close()
+            return self.lines
         self.open("")
         self.lines[-1] = self.lines[-1].replace(" {", "{")
         for s in self.sums:
@@ -55,7 +60,7 @@ class NestPrinter(SumPrinter):
         for s in self.sums:
             self.finish_across(s)
         self.close()
-        return _without_unused(self.lines)
+        return self.lines
 
     def _blocks(self, count: str) -> None:
         """Open the loop over blocks of vectors."""
@@ -134,6 +139,12 @@ class NestPrinter(SumPrinter):
 
     def _body(self, values: list[Value]) -> None:
         blocks = self.unroll(self.unrolled)
+        self._statements(values)
+        for _ in range(blocks):
+            self.close()
+
+    def _statements(self, values: Iterable[Value]) -> None:
+        """What is done at one place of the nest."""
         for v in values:
             self.put(f"const {v.type} {v.name} = {self.expression(v)};")
         reductions = iter(self.sums)
@@ -142,8 +153,6 @@ class NestPrinter(SumPrinter):
                 self.accumulate(next(reductions))
             else:
                 self._write(item, o)
-        for _ in range(blocks):
-            self.close()
 
     def _write(self, item: Item, o: Operand) -> None:
         place = self.scene.places[item.value] if item.kind == "keep" else self.scene.targets[item.target]
@@ -159,16 +168,3 @@ class NestPrinter(SumPrinter):
         text = self.assignment(place, index, value)
         guard = self.scene.guards.get(item.target) if item.kind in ("out", "state") else None
         self.put(f"if ({guard}) {text}" if guard else text)
-
-
-def _without_unused(lines: list[str]) -> list[str]:
-    """The lines without positions of vectors that no line of their block reads."""
-    out = []
-    for i, line in enumerate(lines):
-        if line.strip().startswith("const i64 at ="):
-            depth = len(line) - len(line.lstrip())
-            block = takewhile(lambda x: len(x) - len(x.lstrip()) >= depth, lines[i + 1 :])  # noqa: B023
-            if not any(re.search(r"\bat\b", x) for x in block):
-                continue
-        out.append(line)
-    return out

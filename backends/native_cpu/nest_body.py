@@ -156,9 +156,8 @@ class NestBody:
         """Open the unrolled loops of a group; answers how many blocks to close."""
         for d in group:
             how, width = ("", "m_B") if d == BATCH and self.rows_apart else ("UNROLL ", self.width(d))
-            self.open(f"{how}for (int {self.slot(d)} = 0; {self.slot(d)} < {width}; ++{self.slot(d)})")
-            if d == self.axis:
-                self.put("const i64 at = (c0 + c) * W;")
+            loop = f"{how}for (int {self.slot(d)} = 0; {self.slot(d)} < {width}; ++{self.slot(d)})"
+            self.open(f"VECTORS({width})" if d == self.axis else loop)
         return len(group)
 
     def read(self, place: Place, index: Mapping[str, str]) -> str:

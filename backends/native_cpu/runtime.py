@@ -82,6 +82,12 @@ constexpr i64 divisor(i64 n, i64 most) {  // the largest divisor of n that is at
   while (n % d) --d;
   return d;
 }
+// Loops over vectors, with `at`, where one begins: over the `count` from the c0-th on, and over all of n values, as many at a
+// time as leave no rest, at most `most`.
+#define VECTORS(count) UNROLL for (int c = 0; c < int(count); ++c) if (const i64 at = (c0 + c) * W; true)
+#define EACH_VECTOR(n, most)                                                                       \
+  for (i64 c0 = 0; c0 < (n) / W; c0 += std::integral_constant<i64, divisor((n) / W, most)>::value) \
+    VECTORS((std::integral_constant<i64, divisor((n) / W, most)>::value))
 
 INLINE vec splat(real x) { return x - vec{}; }
 INLINE vec splat(vec x) { return x; }
