@@ -21,10 +21,10 @@ from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.segments import neighbours
 from seqc.backends.triton_gpu.spans import CALL, SPAN
-from seqc.backends.triton_gpu.texts import host_code, wrapped
+from seqc.backends.triton_gpu.texts import host_code
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Dtype, Saved
-from seqc.emit.text import lay, returned, unpack
+from seqc.emit.text import lay, returned, unpack, wrapped
 from seqc.ir.dims import base
 
 STATE_TYPE = '''

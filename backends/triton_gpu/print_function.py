@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from seqc.backends.triton_gpu.address import Addresses, Scope
 from seqc.backends.triton_gpu.kernel import Function
 from seqc.backends.triton_gpu.print_items import ItemPrinter
-from seqc.backends.triton_gpu.texts import TAB, wrapped
+from seqc.backends.triton_gpu.texts import TAB
 from seqc.emit.expressions import Text
+from seqc.emit.text import wrapped
 from seqc.ir.graph import Node
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from seqc.backends.triton_gpu.products import Products
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.segments import PRODUCT, columns
-from seqc.backends.triton_gpu.texts import TAB, wrapped
+from seqc.backends.triton_gpu.texts import TAB
 from seqc.backends.triton_gpu.uses import Uses
 from seqc.emit.expressions import Text
 from seqc.emit.names import safe_name
-from seqc.emit.text import lay
+from seqc.emit.text import lay, wrapped
 from seqc.ir.block import BATCH
 from seqc.ir.graph import Node
 from seqc.ir.once import found_once

@@ -6,7 +6,7 @@ In: code, axes, constants of a graph. Out: `Text`s, and what is made of it witho
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from seqc.emit.expressions import ATOM, SIGN, Text
 from seqc.emit.numbers import number_spelling
@@ -55,14 +55,3 @@ def is_number(code: str) -> bool:
 def each(texts: str) -> Mapping[str, str]:
     """Texts of functions by their names, of one text of them all."""
     return {text.partition("def ")[2].partition("(")[0]: text.strip() for text in texts.split("\n\n\n")}
-
-
-def wrapped(parts: Iterable[str], width: int = 112) -> list[str]:
-    """Arguments, as many to an indented line as fit its width."""
-    lines, line = [], ""
-    for part in parts:
-        if line and len(line) + len(part) + 2 > width:
-            lines.append(TAB + line.rstrip())
-            line = ""
-        line += f"{part}, "
-    return [*lines, TAB + line.rstrip()]

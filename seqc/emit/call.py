@@ -94,8 +94,9 @@ def _body(sig: Signature, time: bool, ahead: Sequence[str] = ()) -> list[str]:
     lines += _filled(sig, time, axes, edges)
     own = [p.name for p in sig.params if not p.mask]
     if own:
+        wrong = either([f"{name}.dtype not in _FLOATS" for name in own], 4)
         lines += [
-            either([f"{name}.dtype not in _FLOATS" for name in own], 4),
+            lay("if not {", [f"{name}.dtype" for name in own], "} <= _FLOATS:", 4) if "\n" in wrong else wrong,
             lay("raise _dtype_error(", [f"{name}={name}" for name in own], ")", 8),
         ]
     if time:
@@ -137,7 +138,7 @@ def _filled(sig: Signature, time: bool, axes: Mapping[str, tuple[str, ...]], edg
         width = "".join(f", {d}" for d in axes[f"{low}_0"][1:])
         lines.append(f"    {low}_0, {high}_0 = _keys(seed, {low}_0, {high}_0, {run}, B, {main}.device{width})")
     for name, code in defaults.items():
-        known = [f"{x}={x}" for x in (*tellers(sig), name)]
+        known = [*tellers(sig), f"{name}={name}"]
         lines += [
             f"    if {name} is None:",
             f"        {name} = {code}",

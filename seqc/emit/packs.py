@@ -15,14 +15,19 @@ from seqc.ir.arguments import Argument
 
 def bounds_text(sig: Signature) -> str:
     """The functions that check `cu_seqlens`, and those that keep the rows behind the last sequence from native code."""
-    return _BOUNDS.format(spec=sig.spec).strip() + ("" if sig.cpu is None else "\n\n" + _ROWS_BEHIND.rstrip())
+    return _BOUNDS.format(spec=sig.spec).strip() + ("\n\n" + _ROWS_BEHIND.rstrip() if _needs_own_rows(sig) else "")
+
+
+def _needs_own_rows(sig: Signature) -> bool:
+    """Whether a form takes a pack as one row and leaves what it likes behind the last sequence: native code does."""
+    return any(kernels.packs for suffix, kernels in sig.backends.items() if suffix != "triton")
 
 
 def rows_behind(sig: Signature) -> dict[str, str]:
     """What the operators do where the row of a pack is longer than its sequences. Plain torch takes what each sequence has, and
     kernels of a GPU leave zeros behind the last one; there the bounds are checked alone."""
     steps = f"_steps(cu_seqlens, tensors[{sig.arguments.index(clock(sig))}])"
-    if sig.cpu is None:
+    if not _needs_own_rows(sig):
         checked = f"    {steps}  # raises where they are no bounds\n"
         return {"checks": checked, **dict.fromkeys(("name_steps", "steps", *_OWN), "")}
     return {"checks": "", "name_steps": ", steps", "steps": f", {steps}", **_OWN}

@@ -94,18 +94,18 @@ def sizes_text(sig: Signature, time: bool = True) -> str:
     samples = {p.name for p in sig.params if p.per_batch}
     ranks: list[str] = []
     known: set[str] = set()
-    wrong: list[str] = []
-    late: list[str] = []  # what has an entry per sequence, whose number a pack tells by other means
+    wrong: dict[str, list[str]] = {}  # shape -> what has it
+    late: dict[str, list[str]] = {}  # likewise, of what has an entry per sequence, whose number a pack tells by other means
     for name, dims_ in axes.items():
         new = {*dims_} - known
         if len(new) < len(dims_):  # an axis whose size is already told
-            (late if time and name in samples else wrong).append(f"{name}.shape != {group(dims_)}")
+            (late if time and name in samples else wrong).setdefault(group(dims_), []).append(f"{name}.shape")
         ranks += [f"{name}.dim() != {len(dims_)}"] * bool(new)
         known |= new
     reads = shape_reads(axes)
     reads += [f"{d.name} = {d.default}" for d in sig.dims if d.name not in known]
     given = "cu_seqlens" if time else "None"
-    refusal = lay("raise _shape_error(", [str(time), given, *(f"{name}={name}" for name in names)], ")", 8)
+    refusal = lay("raise _shape_error(", [str(time), given, *names], ")", 8)
     title = "_sizes" if time else "_step_sizes"
     text = [
         lay(f"def {title}(", [*names, *(["cu_seqlens"] if time else [])], "):"),
@@ -115,13 +115,19 @@ def sizes_text(sig: Signature, time: bool = True) -> str:
         *(f"    {line}" for line in reads),
     ]
     if wrong:
-        text += [either(wrong, 4), refusal]
+        text += [_unlike(wrong), refusal]
     if time:
         text += ["    if cu_seqlens is not None:", f"        B = _sequences(cu_seqlens, {clock(sig)})"]
     if late:
-        text += [either(late, 4), refusal]
+        text += [_unlike(late), refusal]
     text += choices_lines(sig.spec, sig.dims, 4)
     return "\n".join([*text, f"    return {', '.join(dims(sig, time))}"])
+
+
+def _unlike(shapes: Mapping[str, Sequence[str]]) -> str:
+    """`if` something has not the shape that it is listed under."""
+    alone, alike = "{} != {}", "not {} == {}"
+    return either([(alike if found[1:] else alone).format(" == ".join(found), shape) for shape, found in shapes.items()], 4)
 
 
 def choices_lines(who: str, dims: Iterable[Dim], indent: int) -> list[str]:
@@ -151,14 +157,20 @@ def shape_reads(axes: Mapping[str, Sequence[str]]) -> list[str]:
 def layout_text(sig: Signature) -> str:
     """The table of axes, and the function that says which shape is wrong and why."""
     table = [f'    "{name}": "{" ".join(axes)}",' for name, axes in layouts(sig).items()]
-    return "\n".join(["_AXES = {", *table, "}", "", "", _SHAPE_ERROR.format(spec=sig.spec).strip()])
+    named = list(tellers(sig)) == [a.name for a in sig.table][: len(tellers(sig))]
+    more = [] if named else [f'_TELLERS = "{" ".join(tellers(sig))}".split()  # the arguments that tell sizes']
+    error = _SHAPE_ERROR.format(spec=sig.spec, tellers="_AXES" if named else "_TELLERS").strip()
+    return "\n".join(["_AXES = {", *table, "}", *more, "", "", error])
 
 
 _SHAPE_ERROR = '''
-def _shape_error(time, cu_seqlens, **tensors):
-    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+def _shape_error(time, cu_seqlens, *tellers, **more):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes.
+
+    tellers: the arguments that tell sizes, in their order.
+    """
     sizes = {{}}
-    for name, x in tensors.items():
+    for name, x in [*zip({tellers}, tellers), *more.items()]:
         axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
         shape = list(x.shape)
         if cu_seqlens is not None and "T" not in axes:

@@ -1,16 +1,17 @@
 """Python text: lists that fit a line, docstrings, blocks. In: pieces of source. Out: source, laid out as a formatter
-would lay it."""
+would lay it, but for long lists, which fill their lines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 WIDTH = 120
+MANY = 12  # items of a list from which on it fills its lines; fewer have a line each
 
 
 def lay(head: str, items: Sequence[str], tail: str, indent: int = 0) -> str:
     """`head items tail` in brackets that head ends with and tail begins with: one line, else one indented line of
-    items, else an item a line."""
+    items, else an item a line, or many items in lines that they fill."""
     pad, inner = " " * indent, " " * (indent + 4)
     flat = f"{pad}{head}{', '.join(items)}{tail}"
     if len(flat) <= WIDTH:
@@ -18,7 +19,19 @@ def lay(head: str, items: Sequence[str], tail: str, indent: int = 0) -> str:
     row = f"{inner}{', '.join(items)}"
     if len(row) <= WIDTH:
         return f"{pad}{head}\n{row}\n{pad}{tail}"
-    return "\n".join([f"{pad}{head}", *(f"{inner}{item}," for item in items), f"{pad}{tail}"])
+    rows = wrapped(items, WIDTH - len(inner)) if len(items) >= MANY else [f"    {item}," for item in items]
+    return "\n".join([f"{pad}{head}", *(f"{pad}{row}" for row in rows), f"{pad}{tail}"])
+
+
+def wrapped(parts: Iterable[str], width: int = 112, between: str = ", ") -> list[str]:
+    """Arguments, as many to an indented line as fit its width."""
+    lines, line = [], ""
+    for part in parts:
+        if line and len(line) + len(part) + 2 > width:
+            lines.append(f"    {line.rstrip()}")
+            line = ""
+        line += f"{part}{between}"
+    return [*lines, f"    {line.rstrip()}"]
 
 
 def listed(name: str, items: Sequence[str]) -> str:
@@ -47,13 +60,14 @@ def returned(items: Sequence[str], indent: int) -> str:
 
 
 def either(terms: Sequence[str], indent: int) -> str:
-    """`if a or b:`, a term a line where it does not fit one."""
+    """`if a or b:`, a term a line where it does not fit one; many fill their lines."""
     pad = " " * indent
     flat = f"{pad}if {' or '.join(terms)}:"
     if len(flat) <= WIDTH:
         return flat
-    rows = [f"{pad}    {'or ' if i else ''}{term}" for i, term in enumerate(terms)]
-    return "\n".join([f"{pad}if (", *rows, f"{pad}):"])
+    rows = [f"{'or ' if i else ''}{term}" for i, term in enumerate(terms)]
+    rows = wrapped(rows, WIDTH - indent - 4, " ") if len(terms) >= MANY else [f"    {row}" for row in rows]
+    return "\n".join([f"{pad}if (", *(f"{pad}{row}" for row in rows), f"{pad}):"])
 
 
 def docstring(lines: Iterable[str], indent: int = 0) -> str:
