@@ -356,8 +356,8 @@ _GATES = frozenset("{gates}".split())
 _CALL = '''
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    whole = torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled()
-    if whole or forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
+    needed = torch.compiler.is_compiling() or torch.is_grad_enabled() or forward_ad._current_level >= 0  # tangents
+    if needed or torch.is_inference_mode_enabled():
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
