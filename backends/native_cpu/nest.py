@@ -42,40 +42,35 @@ class NestPrinter(SumPrinter):
             self._statements(self.values.order)
             self.close()
             return self.lines
-        self.open("")
-        self.lines[-1] = self.lines[-1].replace(" {", "{")
+        inner = self.axis is not None and all(s.depth >= 0 for s in self.sums)  # what it declares is in its loop
+        if not inner:
+            self.open("")
+            self.lines[-1] = self.lines[-1].replace(" {", "{")
         for s in self.sums:
             self.clear(s)
         for s in self.sums:
             if s.depth == -1:
                 self.declare(s)
         if self.axis:
-            # values that do not depend on vectors at all come before the blocks of vectors
-            self.put(f"constexpr i64 CB = divisor(z_{ident(self.axis)} / W, {self._block_limit()});")
-            self._blocks(f"z_{ident(self.axis)} / W")
+            self.open(self._blocks(f"z_{ident(self.axis)}, {self._block_limit()}"))
         self._depth(0)
         if self.axis:
             self.close()
         self.finish(s for s in self.sums if s.depth == -1)
         for s in self.sums:
             self.finish_across(s)
-        self.close()
+        if not inner:
+            self.close()
         return self.lines
 
-    def _blocks(self, count: str) -> None:
-        """Open the loop over blocks of vectors."""
-        onward = self.onward and not any(s.across for s in self.sums)
-        if not self.team and not onward:
-            self.open(f"for (i64 c0 = 0; c0 < {count}; c0 += CB)")
-            return
-        self.put(f"constexpr i64 blocks = {count} / CB;")
-        if onward:
-            self.open("for (i64 b = 0; b < blocks; ++b)")
-            self.put("const i64 c0 = CB * (onward > 0 ? b : blocks - 1 - b);")
-            return
-        self.open("for (i64 b = team.from(blocks); b < team.upto(blocks); ++b)")
+    def _blocks(self, size: str) -> str:
+        """The loop over blocks of vectors. size: the values, and how many vectors a block has at most."""
+        if self.onward and not self.team and not any(s.across for s in self.sums):
+            return f"BLOCKS_OF({size}, 0, blocks, onward > 0 ? b : blocks - 1 - b)"
+        if not self.team:
+            return f"BLOCKS({size})"
         turned = self.loops and self.team == "steps"
-        self.put(f"const i64 c0 = CB * {'team.there(b, blocks, step)' if turned else 'b'};")
+        return f"BLOCKS_OF({size}, team.from(blocks), team.upto(blocks), {'team.there(b, blocks, step)' if turned else 'b'})"
 
     def _block_limit(self) -> str:
         if not self.loops and all(s.depth == -1 for s in self.sums):
@@ -89,12 +84,14 @@ class NestPrinter(SumPrinter):
             if self.level(v) < len(self.loops) and self.axis in v.deps:
                 several += BATCH in v.deps
                 single += BATCH not in v.deps
-        taken = f"({several} * {self.width(BATCH)} + {single})" if several else str(max(1, single))
+        rows = f"{several} * {self.width(BATCH)}" if several > 1 else self.width(BATCH)
+        taken = " + ".join([*([rows] if several else []), *([f"{single}"] if single else [])]) or "1"
+        taken = f"({taken})" if " " in taken else taken
         inside = [v for v in self.values.order if self.level(v) == len(self.loops)]
         heavy = sum(v.node is not None and bool(v.args) and dear(v.node) for v in inside)
         apart = sum(v.text.startswith("gather<") for v in inside) + sum(map(self._apart, self.nest.items))
         most = next((blocks for values, blocks in BLOCKS if len(inside) + DEAR * (heavy + apart) <= values), 2)
-        return f"std::max<i64>(1, std::min<i64>({most}, {'spare / 2' if heavy else 'spare'} / {taken}))"
+        return f"fitting({most}, {'spare / 2' if heavy else 'spare'} / {taken})"
 
     def _apart(self, item: Item) -> bool:
         """Whether lanes of what is written lie apart."""

@@ -77,17 +77,23 @@ struct Call {
 constexpr i64 chunks(i64 n) { return (n + W - 1) / W; }  // vectors that n values fill
 constexpr i64 padded(i64 n) { return chunks(n) * W; }
 constexpr i64 quotient(i64 n, i64 by) { return (n + by - 1) / by; }  // rounded up
+constexpr i64 fitting(i64 most, i64 room) { return std::max<i64>(1, std::min(most, room)); }
 constexpr i64 divisor(i64 n, i64 most) {  // the largest divisor of n that is at most `most`
   i64 d = std::max<i64>(1, std::min(n, most));
   while (n % d) --d;
   return d;
 }
-// Loops over vectors, with `at`, where one begins: over the `count` from the c0-th on, and over all of n values, as many at a
-// time as leave no rest, at most `most`.
-#define VECTORS(count) UNROLL for (int c = 0; c < int(count); ++c) if (const i64 at = (c0 + c) * W; true)
-#define EACH_VECTOR(n, most)                                                                       \
-  for (i64 c0 = 0; c0 < (n) / W; c0 += std::integral_constant<i64, divisor((n) / W, most)>::value) \
-    VECTORS((std::integral_constant<i64, divisor((n) / W, most)>::value))
+// Loops over the vectors of n values: blocks of CB vectors, as many as leave no rest, at most `most`; c0 is the first of one.
+// BLOCKS_OF: those from `first` up to `last`, the b-th at its `place`. VECTORS: of one block; `at` is where a vector begins.
+#define BLOCKS(n, most)                                               \
+  if constexpr (constexpr i64 CB = divisor((n) / W, most); true)      \
+    for (i64 c0 = 0; c0 < (n) / W; c0 += CB)
+#define BLOCKS_OF(n, most, first, last, place)                                                        \
+  if constexpr (constexpr i64 CB = divisor((n) / W, most), blocks = (n) / W / CB; true)               \
+    for (i64 b = first; b < last; ++b)                                                                \
+      if (const i64 c0 = CB * (place); true)
+#define VECTORS(count) UNROLL for (int c = 0; c < count; ++c) if (const i64 at = (c0 + c) * W; true)
+#define EACH_VECTOR(n, most) BLOCKS(n, most) VECTORS(CB)
 
 INLINE vec splat(real x) { return x - vec{}; }
 INLINE vec splat(vec x) { return x; }
