@@ -22,7 +22,7 @@ from seqc.ir.keys import next_key
 
 TIME = "const i64 t = t_0 + way * step;"  # the step's place in the sequence
 LARGE = 1 << 20  # bytes of results from which on they are streamed past the caches
-TWICE = 320  # lines of a kernel of rows up to which it is compiled twice: to save what backward needs, and not to
+TWICE = 270  # lines of a kernel of rows up to which it is compiled twice: to save what backward needs, and not to
 STEPS = 2  # computed at each reading of a matrix state, where that takes no further pass over it
 
 

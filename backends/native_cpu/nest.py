@@ -86,12 +86,12 @@ class NestPrinter(SumPrinter):
                 single += BATCH not in v.deps
         rows = f"{several} * {self.width(BATCH)}" if several > 1 else self.width(BATCH)
         taken = " + ".join([*([rows] if several else []), *([f"{single}"] if single else [])]) or "1"
-        taken = f"({taken})" if " " in taken else taken
+        taken = f" / ({taken})" if " " in taken else f" / {taken}" * (taken != "1")
         inside = [v for v in self.values.order if self.level(v) == len(self.loops)]
         heavy = sum(v.node is not None and bool(v.args) and dear(v.node) for v in inside)
         apart = sum(v.text.startswith("gather<") for v in inside) + sum(map(self._apart, self.nest.items))
         most = next((blocks for values, blocks in BLOCKS if len(inside) + DEAR * (heavy + apart) <= values), 2)
-        return f"fitting({most}, {'spare / 2' if heavy else 'spare'} / {taken})"
+        return f"fitting({most}, {'spare / 2' if heavy else 'spare'}{taken})"
 
     def _apart(self, item: Item) -> bool:
         """Whether lanes of what is written lie apart."""

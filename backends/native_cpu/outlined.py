@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-LONG = 500  # lines of a program function from which on its nests are functions
-NEST = 16  # lines of a nest that is worth a function
+LONG = 430  # lines of a program function from which on its nests are functions
+NEST = 10  # lines of a nest that is worth a function
 
 KINDS = "i64|int|bool|real|vec|mask|\\w+Scratch"
 DECLARED = re.compile(rf"^(?:alignas\(64\) )?(?:const )?(?:{KINDS})[*&]* (?:__restrict )?(?:const )?(\w+)(?= =|;|\[|\{{)")
@@ -22,6 +22,8 @@ LOOP = re.compile(r"^(?:UNROLL )?for \((?:i64|int) (\w+) =")
 ARGUMENT = re.compile(r"(\w+)&? (\w+)(?=[,)])")
 WORD = re.compile(r"(?<![.\w])[A-Za-z_]\w*")
 ROWS = "with_rows(m_B, [&](auto rows_of_block) __attribute__((always_inline)) {"
+LOOPS = ("BLOCKS(", "BLOCKS_OF(", "EACH_VECTOR(")  # loops over vectors, which are nests too
+THEIRS = ("blocks", "b", "c0", "c", "at")  # what these loops declare
 
 
 def outlined(lines: Sequence[str]) -> list[str]:
@@ -34,12 +36,12 @@ def outlined(lines: Sequence[str]) -> list[str]:
     number = 0
     while number < len(lines):
         line = lines[number]
-        if line.strip() not in ("{", ROWS):
+        if line.strip() not in ("{", ROWS) and not line.strip().startswith(LOOPS):
             known |= _declared(line.strip())
             out.append(line)
             number += 1
             continue
-        closing = line[: len(line) - len(line.lstrip())] + ("}" if line.strip() == "{" else "});")
+        closing = line[: len(line) - len(line.lstrip())] + ("});" if line.strip() == ROWS else "}")
         end = next(i for i in range(number + 1, len(lines)) if lines[i] == closing)
         out += _function(lines[number : end + 1], known)
         number = end + 1
@@ -61,14 +63,17 @@ def _function(nest: Sequence[str], known: dict[str, str]) -> list[str]:
     """A nest as the call of a function. known: the names of values outside, each with the parameter that takes it."""
     if len(nest) < NEST:
         return list(nest)
-    inner = [x for line in nest[1:-1] for x in _declared(line.strip())]
-    words = dict.fromkeys(word for line in nest[1:-1] for word in WORD.findall(line.partition("//")[0]))
+    loop = nest[0].strip().startswith(LOOPS)
+    body = nest if loop else nest[1:-1]
+    inner = [*THEIRS, *(x for line in nest[1:-1] for x in _declared(line.strip()))]
+    words = dict.fromkeys(word for line in body for word in WORD.findall(line.partition("//")[0]))
     free = [word for word in words if word in known and word not in inner]
     text = "\n".join(nest)
     takes = [known[x] if "&" not in known[x] or x[:2] != "s_" or re.search(rf"\b{x} \+?=", text) else f"const auto {x}"
              for x in free]
     margin, head = nest[0][: len(nest[0]) - len(nest[0].lstrip())], ", ".join(takes)
-    if nest[0].strip() == "{":
-        return [f"{margin}[]({head}) __attribute__((noinline)) {{", *nest[1:-1], f"{margin}}}({', '.join(free)});"]
+    if loop or nest[0].strip() == "{":
+        inside = [f"  {line}" for line in nest] if loop else nest[1:-1]
+        return [f"{margin}[]({head}) __attribute__((noinline)) {{", *inside, f"{margin}}}({', '.join(free)});"]
     begin = f"{margin}with_rows(m_B, []({', '.join(['auto rows_of_block', head])}) __attribute__((noinline)) {{"
     return [begin, *nest[1:-1], f"{margin}}}, {', '.join(free)});"]

@@ -18,7 +18,7 @@ from tests.emit.test_index import MEMORY
 from tests.native_cpu.syntax import sizes_of, sources_of
 
 SPECS = Path(__file__).parents[2] / "specs"
-KINDS = ("gla", "lstm", "hgrn", "mlstm", "random_graph_rnn", "lif", "pv_rnn")  # of loops, functions, lists, spikes and noise
+KINDS = ("gla", "lstm", "hgrn", "mlstm", "random_graph_rnn", "lif", "pv_rnn")  # loops, functions, lists, spikes; noise, long
 SETS = ("-march=x86-64", "-march=x86-64-v3", "-march=x86-64-v4")
 
 

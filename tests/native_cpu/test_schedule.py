@@ -111,3 +111,13 @@ def test_nests_of_a_long_kernel_are_functions_that_take_what_they_read() -> None
     assert [x for x in long if x] == [
         *before, f"  []({takes}) __attribute__((noinline)) {{", *nest[1:-1], "  }(m_B, p_x, T, s_c0, s_c1, w);", "}",
     ]
+
+
+def test_loops_over_vectors_of_a_long_kernel_are_functions_too() -> None:
+    before = ["int program(const Step& a, const Call& call, i64 i_B) {", "  SWScratch& w = *memory;",
+              "  const real* __restrict const p_x = a.g_x;", "  for (i64 at = 0; at < m_D; at += W)",
+              "    transpose(p_x + at, w.s_y);"]
+    nest = ["  EACH_VECTOR(z_D, 2) {", *["    store(w.s_y + at, load(p_x + at));"] * NEST, "  }"]
+    long = [x for x in outlined([*before, *nest, *[""] * LONG, "}"]) if x]
+    head = "  [](auto& w, auto* __restrict p_x) __attribute__((noinline)) {"
+    assert long == [*before, head, *(f"  {x}" for x in nest), "  }(w, p_x);", "}"]
