@@ -6,7 +6,8 @@
       module, states_every, generate, pruning, shrinking, elastic, supports
     boundary, step, sizes,      the torch operators beneath: shapes, packs, derivatives, batching, registration
       packs, places, edges, ends, moved, derivatives, transforms, register
-    convolution                 a linear time-invariant recurrence by FFT
+    convolution,                a linear time-invariant recurrence by FFT
+      convolution_texts
     late_import                 Triton's part, which loads Triton late
     layer, layer_*              a layer around a recurrence, as a file of its own
     text, expressions, names    Python text: lines, expressions with named axes, safe names; `beside` puts two texts together
