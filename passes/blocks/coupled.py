@@ -47,7 +47,10 @@ class System:
         while left:
             ready = [i for i in left if not any((i, j) in self.coefficients for j in left if j != i)]
             if not ready:
-                raise NotChunkwise(f"{', '.join(self.names[i] for i in left)} feed each other through coefficients alone")
+                names = [self.names[i] for i in left]
+                lagged = next((x.split(".")[0] for x in names if ".lag" in x), None)
+                instead = f"; a state for {lagged}[t-1] - {lagged}[t-2], where that is read, has one" if lagged else ""
+                raise NotChunkwise(f"{', '.join(names)} feed each other through coefficients alone{instead}")
             out.append(ready[0])
             left.remove(ready[0])
         return out

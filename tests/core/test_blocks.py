@@ -29,6 +29,16 @@ def test_refusal_quotes_the_term() -> None:
         lower(elaborate.load(SPECS / "lif.seq"), "scan")
 
 
+def test_momentum_by_a_longer_lag_says_what_has_a_block_form() -> None:
+    """Nesterov's momentum, by the difference of two past states, and by a state that is this difference."""
+    head = "spec a\ndim K, V\ninput q[K], k[K] unit[K], v[V], mu in [0, 1]\nstate S[K, V] = 0, M[K, V] = 0\n"
+    lagged = head.replace(", M[K, V] = 0", "") + "A = S[t-1] + mu * (S[t-1] - S[t-2])\nS = A + k * (v - sum[K](k * A))\n"
+    with pytest.raises(Unsupported, match=r"a state for S\[t-1\] - S\[t-2\], where that is read, has one"):
+        lower(elaborate.load(lagged + "output o = sum[K](q * S)"), "chunkwise")
+    stated = "A = S[t-1] + mu * M[t-1]\nM = mu * M[t-1] + k * (v - sum[K](k * A))\nS = S[t-1] + M\n"
+    assert lower(elaborate.load(head + stated + "output o = sum[K](q * S)"), "chunkwise").form == "chunkwise"
+
+
 def test_a_decay_that_q_and_k_have_no_dim_of() -> None:
     """Of heads that share q and k each has a matrix of its own, and so one product; a decay along the columns of v is a factor
     of rows and columns, level by level."""

@@ -1,8 +1,8 @@
 """Recurrences of the literature in a user's words (`specs/*.seq`), each against a loop of its own, written from the paper.
 
 In: a spec and one step in torch (`memories.py`, `cells.py`, `descents.py`, `signals.py`, `layers.py`, `filters.py`,
-`traces.py`, `systems.py`, `neighbours.py`), which shares nothing with the compiler. Compared are all outputs, final states and
-gradients: of a batch, of a pack that runs backwards, and of single steps. Native code and Triton have some.
+`traces.py`, `systems.py`, `neighbours.py`, `newer.py`), which shares nothing with the compiler. Compared are all outputs,
+final states and gradients: of a batch, of a pack that runs backwards, and of single steps. Native code and Triton have some.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ from tests.literature.filters import FILTERS
 from tests.literature.layers import LAYERS
 from tests.literature.memories import MEMORIES, Given, Made
 from tests.literature.neighbours import NEIGHBOURS
+from tests.literature.newer import NEWER
 from tests.literature.signals import SIGNALS
 from tests.literature.systems import SYSTEMS
 from tests.literature.traces import TRACES
 
 Step = Callable[[Given, Given, Given], Made]
 STEPS = {step.__name__: step for step in (*MEMORIES, *CELLS, *DESCENTS, *SIGNALS, *LAYERS, *FILTERS, *TRACES, *SYSTEMS,
-                                           *NEIGHBOURS)}
+                                           *NEIGHBOURS, *NEWER)}
 FOLDER = Path(__file__).parent / "specs"
-SOME = {"cpu": ("neural_queue", "deep_memory", "adpcm", "lorenz96", "cyfa", "spinn", "srukf", "lnn",
+SOME = {"cpu": ("neural_queue", "deep_memory", "adpcm", "lorenz96", "cyfa", "spinn", "srukf", "lnn", "kalmanet",
                 "hodgkin_huxley", "message", "viterbi_path", "thomas"),
-        "triton": ("conv_lstm", "dcgru", "lmu", "imm_filter", "sos", "neural_queue", "deep_memory", "predictive_coding",
-                   "boolean_net", "adpcm", "lorenz96", "fox", "infini", "all_pole_lattice", "lbfgs",
+        "triton": ("conv_lstm", "consolidation", "dcgru", "lmu", "imm_filter", "sos", "neural_queue", "deep_memory",
+                   "predictive_coding", "boolean_net", "adpcm", "lorenz96", "fox", "infini", "all_pole_lattice", "lbfgs",
                    "particle_filter", "student_changepoint", "cyfa", "hrr", "srukf", "capsules",
                    "hodgkin_huxley", "message", "viterbi_path", "bierman", "kiefer", "dither")}
 STARTS = {  # what a state is near to as a run begins
