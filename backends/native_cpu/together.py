@@ -33,7 +33,7 @@ def together(plan: Plan, count: int) -> Together:
     graph |= {f"{i}": n for i, n in enumerate(named)}
     names, lines = dict(plan.names), dict(plan.lines)
     results = []
-    for j, here in enumerate(unroll_steps(graph, {s.leaf(): next_key(s.name) for s in program.states.values()}, count)):
+    for j, here in enumerate(unroll_steps(graph, program.carried, count)):
         for n in leaves(graph.values(), "input"):
             names.setdefault(later(n, j), f"{plan.names[n]}_{j}")
         for i, n in enumerate(named):

@@ -58,8 +58,7 @@ def shifts(program: Program) -> bool:
 def saved_states(block: Block) -> tuple[TensorDecl, ...]:
     """The states whose values forward saves, because backward reads them."""
     below = set(topological(block.backward.values()))
-    carried = {d.leaf(): next_key(d.name) for d in block.program.states.values()}
-    loop = set(split(block.forward, carried).loop)
+    loop = set(split(block.forward, block.program.carried).loop)
     return tuple(
         d for d in block.program.states.values()
         if d.leaf() in below or ((end := block.forward[next_key(d.name)]) in below and end in loop)
@@ -147,7 +146,7 @@ def forward(
     saved = [d.leaf() for d in saved_states(block)]
     fn = function(name, doc, block, arguments_of(program))
     fn.packs = name != "_forward_torch" and shifts(program)
-    carried = {d.leaf(): next_key(d.name) for d in program.states.values()}
+    carried = program.carried
     sequence = Sequence(
         fn, layout, block.rows, block.forward, carried,
         starts={d.leaf(): f"{safe_name(d.name)}_0" for d in program.states.values()},
@@ -179,7 +178,7 @@ def backward(block: Block, name: str = "_backward_torch") -> Function:
     read = set(leaves(block.backward.values(), "cot"))
     params = {slope_key(name) for name in program.params}
     known: dict[Node, tuple[Node, Text]] = {}
-    loop = set(split(block.forward, {d.leaf(): next_key(d.name) for d in program.states.values()}).loop)
+    loop = set(split(block.forward, program.carried).loop)
     for n, whole in wholes.items():
         inner = n.names("shape")
         axes = (*inner[: layout.at], BLOCK, *inner[layout.at :])

@@ -13,7 +13,6 @@ from seqc.analysis.phases import BLOCK, stages
 from seqc.analysis.workload import PRODUCTS
 from seqc.ir.block import Block, free_dims, rows_of_a_step
 from seqc.ir.graph import BATCH, COL, ROW, Node
-from seqc.ir.keys import next_key
 from seqc.ir.program import Program
 
 TYPICAL = {BATCH: PRODUCTS.batch, BLOCK: PRODUCTS.length}
@@ -55,8 +54,7 @@ def layout_of(block: Block) -> Layout:
     extent |= {ROW: block.rows, COL: block.rows, f"{COL}'": block.rows}
     for b in (1 << k for k in range(block.rows.bit_length() - 1)):
         extent |= {f"%m{b}": block.rows // (2 * b), f"%u{b}": b, f"%l{b}": b}
-    carried = {s.leaf(): next_key(s.name) for s in program.states.values()}
-    looped = block.form != "step" or any(not stage.stream for stage in stages(block.forward, carried))
+    looped = block.form != "step" or any(not stage.stream for stage in stages(block.forward, program.carried))
     lead = (BLOCK, BATCH) if looped else (BATCH, BLOCK)
     rows = rows_of_a_step(block)
     order = (*lead, *heads, ROW, *rows, COL, *(d for d in _dims(program) if d not in (*heads, *rows)))

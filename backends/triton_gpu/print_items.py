@@ -38,7 +38,7 @@ from seqc.backends.triton_gpu.positions import is_position
 from seqc.backends.triton_gpu.products import Products
 from seqc.backends.triton_gpu.schedule import STEPS_KERNEL, Schedule
 from seqc.backends.triton_gpu.segments import decays, hidden, runs
-from seqc.backends.triton_gpu.texts import TAB
+from seqc.backends.triton_gpu.texts import TAB, is_number
 from seqc.backends.triton_gpu.uses import Uses, used_at_once, used_inside, used_next
 from seqc.backends.triton_gpu.values import Values
 from seqc.diagnostics import SeqcBug
@@ -308,7 +308,7 @@ class ItemPrinter:
         for (old, code), (_, node) in zip(new, pairs, strict=True):
             if old == code:
                 continue
-            scalar = _plain(code) and not self.values.axes(node)
+            scalar = is_number(code) and not self.values.axes(node)
             self.scope.lines.append(f"{old} = {f'tl.full((), {code}, tl.float32)' if scalar else code}")
 
     def loop(self, item: Loop) -> None:
@@ -393,7 +393,3 @@ def _step(item: Fetch, steps: int, low: str, high: str) -> str:
     base = first if item.start else "i_t"
     base = f"{base} - {steps}" if item.reverse else str(steps) if base == "0" else f"{base} + {steps}"
     return f"tl.maximum({base}, {low})" if item.reverse else f"tl.minimum({base}, {high} - 1)"
-
-
-def _plain(code: str) -> bool:
-    return code.lstrip("-").replace(".", "", 1).isdigit()

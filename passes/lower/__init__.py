@@ -37,7 +37,7 @@ def hoisted(block: Block) -> Block:
     """Scans out of the loop over blocks, as plain torch runs them for all blocks at once."""
     states = block.program.states
     given = cotangent_leaves(block.program, block.form)
-    forward, _ = hoist(block.forward, {d.leaf(): next_key(s) for s, d in states.items()}, block.rows)
+    forward, _ = hoist(block.forward, block.program.carried, block.rows)
     backward, _ = hoist(block.backward, {given[next_key(s)]: prev_key(s) for s in states}, block.rows)
     return replace(block, forward=forward, backward=backward)
 
@@ -51,4 +51,4 @@ def two_steps(block: Block) -> dict[str, Node]:
     """The second of two steps that run as one, as native code runs several; the block's own graph where it has many rows."""
     if block.form != "step":
         return dict(block.forward)
-    return unroll_steps(block.forward, {d.leaf(): next_key(s) for s, d in block.program.states.items()}, 2)[-1]
+    return unroll_steps(block.forward, block.program.carried, 2)[-1]

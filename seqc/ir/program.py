@@ -228,3 +228,8 @@ class Program:
     def graph(self) -> dict[str, Node]:
         """All roots of the step graph: "NAME" for outputs, "NAME.next" for states."""
         return {**self.outputs, **{next_key(name): n for name, n in self.updates.items()}}
+
+    @property
+    def carried(self) -> dict[Node, str]:
+        """The leaf of each state -> the key of its value after the step."""
+        return {decl.leaf(): next_key(name) for name, decl in self.states.items()}
