@@ -14,10 +14,10 @@ from dataclasses import replace
 
 from seqc.backends.native_cpu.places import ident
 from seqc.emit.names import dim_name, safe_name
+from seqc.ir.apart import renamed
 from seqc.ir.block import Block
-from seqc.ir.graph import Node, leaf, substitute, topological
+from seqc.ir.graph import Node, leaf, leaves, substitute
 from seqc.ir.keys import next_key, prev_key, result_of, slope_key, slope_of
-from seqc.ir.program import TensorDecl
 
 BEFORE = re.compile(r"(d|s|seg|grad|out)_.|(kept|factor)_\d+$")
 AFTER = re.compile(r"(_0|_T|_kept|_[mp]\d+|_at_m?\d+)_*$")
@@ -32,25 +32,14 @@ def names_apart(block: Block) -> Block:
     if all(old == new for table in (own, results) for old, new in table.items()):
         return block
     roots = {**{f"f {k}": n for k, n in block.forward.items()}, **{f"b {k}": n for k, n in block.backward.items()},
-             **{f"p {k}": n for k, n in program.graph.items()}}
-    named = [*block.names, *program.definitions, *program.spans]
-    roots |= {f"n {i}": n for i, n in enumerate(named)}
-    table = {n: _leaf(n, own, results) for n in topological(roots.values()) if n.op == "leaf"}
-    new = substitute(roots, table)
-    image = {n: new[f"n {i}"] for i, n in enumerate(named)}
-    forward = {k: new[f"f {old}"] for old in block.forward for k in [_key(old, own, results)]}
-    backward = {k: new[f"b {old}"] for old in block.backward for k in [_gradient(old, own)]}
-    program = replace(
-        program,
-        inputs=_declared(program.inputs, own), params=_declared(program.params, own), states=_declared(program.states, own),
-        output_decls=_declared(program.output_decls, results),
-        outputs={results[x]: new[f"p {x}"] for x in program.outputs},
-        updates={own[x]: new[f"p {next_key(x)}"] for x in program.updates},
-        definitions={image[n]: x for n, x in program.definitions.items()},
-        spans={image[n]: x for n, x in program.spans.items()},
+             **{f"n {i}": n for i, n in enumerate(block.names)}}
+    new = substitute(roots, {n: _leaf(n, own, results) for n in leaves(roots.values())})
+    return replace(
+        block, program=renamed(program, lambda name: own.get(name, name), results.__getitem__),
+        forward={_key(old, own, results): new[f"f {old}"] for old in block.forward},
+        backward={_gradient(old, own): new[f"b {old}"] for old in block.backward},
+        names={new[f"n {i}"]: name for i, name in enumerate(block.names.values())},
     )
-    return replace(block, program=program, forward=forward, backward=backward,
-                   names={image[n]: x for n, x in block.names.items()})
 
 
 def _names(given: Iterable[str], taken: Iterable[str], dims: set[str]) -> dict[str, str]:
@@ -71,14 +60,6 @@ def _names(given: Iterable[str], taken: Iterable[str], dims: set[str]) -> dict[s
 def _derived(name: str) -> set[str]:
     """What the callers name after a tensor."""
     return {f"{before}{name}{after}" for before in ("", "d_", "grad_", "out_") for after in ("", "_0", "_T", "_kept")}
-
-
-def _declared(table: Mapping[str, TensorDecl], names: Mapping[str, str]) -> dict[str, TensorDecl]:
-    def masked(d: TensorDecl) -> TensorDecl:
-        own = d.support and names.get(d.support.mask)
-        return replace(d, support=replace(d.support, mask=own)) if d.support and own else d
-
-    return {names[x]: replace(masked(d), name=names[x]) for x, d in table.items()}
 
 
 def _key(key: str, own: Mapping[str, str], results: Mapping[str, str]) -> str:

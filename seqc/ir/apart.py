@@ -8,12 +8,13 @@ those of a program with another name in its place. They take arguments by positi
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from seqc.ir.both_ways import one_run, twin
 from seqc.ir.graph import Node, leaves, node, substitute, topological
 from seqc.ir.program import Program, TensorDecl
+from seqc.ir.support import Support
 
 _BEFORE = ("d_", "need_")
 _BEHIND = r"_(after|all|before|of|t_u_start)(_\w+)?"
@@ -38,7 +39,12 @@ def apart(program: Program) -> Program:
             table[name] = new
     if program is not one:
         table |= {twin(old): twin(new) for old, new in table.items()}
-    return _named(program, table) if table else program
+
+    def called(name: str) -> str:
+        base = _base(name)
+        return table.get(base, base) + name.removeprefix(base)
+
+    return renamed(program, called, called, lambda name: table.get(name, name)) if table else program
 
 
 def _base(name: str) -> str:
@@ -54,32 +60,33 @@ def _local(name: str, others: Collection[str]) -> bool:
     return any(re.fullmatch(_BEHIND, name.removeprefix(other)) for other in others if name.startswith(f"{other}_"))
 
 
-def _named(program: Program, table: Mapping[str, str]) -> Program:
-    def new(name: str) -> str:
-        base = _base(name)
-        return table.get(base, base) + name.removeprefix(base)
+def renamed(
+    program: Program, new: Callable[[str], str], result: Callable[[str], str], defined: Callable[[str], str] = str
+) -> Program:
+    """The program with other names. new: of inputs, params and states; result: of outputs; defined: of definitions."""
 
     def moved(nodes: Iterable[Node]) -> dict[Node, Node]:
         old = {str(i): n for i, n in enumerate(nodes)}
-        given = {n: rebuilt(n) for n in leaves(old.values()) if _base(n.text("name")) in table}
+        given = {n: node("leaf", **{**dict(n.attrs), "name": new(n.text("name"))}) for n in leaves(old.values())}
         return {old[i]: n for i, n in substitute(old, given).items()}
-
-    def rebuilt(n: Node) -> Node:
-        return node("leaf", **{**dict(n.attrs), "name": new(n.text("name"))})
 
     decls = [*program.inputs.values(), *program.params.values(), *program.states.values()]
     roots = [*program.graph.values(), *(d.init for d in decls if d.init is not None)]
     there = moved(dict.fromkeys([*topological(roots), *program.spans, *program.definitions]))
 
     def told(given: Mapping[str, TensorDecl]) -> dict[str, TensorDecl]:
-        return {new(n): replace(d, name=new(n), init=None if d.init is None else there[d.init]) for n, d in given.items()}
+        return {new(n): replace(d, name=new(n), init=None if d.init is None else there[d.init], support=kept(d))
+                for n, d in given.items()}
+
+    def kept(d: TensorDecl) -> Support | None:
+        return d.support and replace(d.support, mask=new(d.support.mask))
 
     return replace(
         program, inputs=told(program.inputs), params=told(program.params), states=told(program.states),
-        output_decls={new(n): replace(d, name=new(n)) for n, d in program.output_decls.items()},
+        output_decls={result(n): replace(d, name=result(n)) for n, d in program.output_decls.items()},
         updates={new(n): there[x] for n, x in program.updates.items()},
-        outputs={new(n): there[x] for n, x in program.outputs.items()},
+        outputs={result(n): there[x] for n, x in program.outputs.items()},
         claims=tuple(replace(claim, state=new(claim.state)) for claim in program.claims),
         spans={there[n]: span for n, span in program.spans.items()},
-        definitions={there[n]: table.get(name, name) for n, name in program.definitions.items()},
+        definitions={there[n]: defined(name) for n, name in program.definitions.items()},
     )  # fmt: skip

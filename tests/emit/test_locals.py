@@ -111,3 +111,10 @@ def test_other_names_stay() -> None:
 def test_a_result_that_is_called_as_an_argument_is_refused() -> None:
     with pytest.raises(Unsupported, match="two things of the emitted file would be called `sa_reverse_T`"):
         Subject(called(CASES["both runs"][0], "pc sa_reverse_T"), Wish("torch"))
+
+
+def test_a_sparse_param_keeps_its_mask_under_another_name() -> None:
+    text = STEP.replace("pa", "x").replace("pd", "d_x").replace("d_x[D, D]", "d_x[D, D]\nsparse d_x zero diagonal")
+    params = apart(load(text)).params
+    support = params["own_d_x"].support
+    assert support is not None and params[support.mask].mask
