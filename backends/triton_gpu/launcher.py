@@ -343,7 +343,7 @@ class Launcher(GradientSums):
         blocks, packed = ([f"B * ((T + {rows - 1}) // {rows})"], [f"T // {rows} + B"]) if rows > 1 else (["B", "T"], ["1", "T"])
         if self.schedule.spans == CALL and self.schedule.saved:
             sizes = {d: dim_name(d) for d in self.program.dims}
-            blocks, packed = ([f"{self.helper(SPAN)}({', '.join(self.spans(sizes, own))})[2]"] for own in ("False", "True"))
+            blocks = packed = [f"{self.helper(SPAN)}({', '.join(self.spans(sizes, 'packed'))})[2]"]
         out = []
         for s in self.schedule.saved:
             dims = [dim_name(d) for d in self.program.states[s].dims]

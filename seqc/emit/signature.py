@@ -122,7 +122,8 @@ class Output:
 
 @dataclass(frozen=True)
 class Saved:
-    """A tensor that forward keeps for backward. shape: Python expressions over B, T and dims: "(T + 63) // 64".
+    """A tensor that forward keeps for backward. shape: Python expressions over B, T, dims and `packed` (whether the call
+    is of a pack): "(T + 63) // 64".
 
     packed: its shape for a pack, where that differs; T is then the number of all steps, B that of the sequences.
     """
