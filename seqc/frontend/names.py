@@ -266,6 +266,7 @@ class Names(ABC):
             cause = "an index that writes has at most one dim of its own: several rows in a step, the last of which stays"
             self.scope.report("bad-index", message, label, there, cause=cause if dim in own else "")
             return None
+        several = [d for d in several if d in value.order]  # one value for several rows stands in each of them
         rows = tuple(x for d in own if d not in [x.places for x in inside] for x in (several if d == dim else [d]))
         made = checked(self.scope, word, rows, value, e)
         if made is None:

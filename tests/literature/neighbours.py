@@ -1,4 +1,4 @@
-"""One step of systems whose places read each other: graphs, queues, rods, pictures and factored covariances; plain torch.
+"""One step of systems whose places read each other: graphs, queues, rods, fields, pictures, stores; plain torch.
 
 In: the inputs of the step, the params, the states, by name. Out: outputs and states by name. `N` and `W` are places.
 """
@@ -79,4 +79,46 @@ def dither(x: Given, p: Given, s: Given) -> Made:
     return {"y": torch.stack(marks, 1)}, {"e": torch.stack(errors, 1)}
 
 
-NEIGHBOURS = (message, viterbi_path, bierman, thomas, robertson, kiefer, dither)
+def tgn(x: Given, p: Given, s: Given) -> Made:
+    who, last = x["who"], s["last"]
+    rows = who[..., None].expand(-1, -1, s["S"].shape[2])
+    own = s["S"].gather(1, rows)
+    age = torch.cos(p["rate"] * (x["at"][:, None] - last.gather(1, who))[..., None])
+    z = torch.sigmoid(own @ p["Z"].T + age)
+    new = own + z * (torch.tanh(own @ p["W"].T + own.flip(1) @ p["R"].T + (x["e"] @ p["V"].T)[:, None]) - own)
+    memory, times = list(s["S"].unbind(1)), list(last.unbind(1))
+    for k in range(who.shape[1]):  # of several rows for one node the last stays
+        for i in range(len(memory)):
+            here = who[:, k] == i
+            memory[i] = torch.where(here[:, None], new[:, k], memory[i])
+            times[i] = torch.where(here, x["at"], times[i])
+    return {"score": (own[:, 0] * own[:, 1]).sum(1)}, {"S": torch.stack(memory, 1), "last": torch.stack(times, 1)}
+
+
+def kbest(x: Given, p: Given, s: Given) -> Made:
+    ways = (s["a"][:, :, None] + p["A"][None, :, :, None]).transpose(1, 2).flatten(2)
+    a = x["e"][..., None] + ways.topk(2, -1)[0]
+    return {"a": a}, {"a": a}
+
+
+def fdtd(x: Given, p: Given, s: Given) -> Made:
+    h = s["H"] + 0.5 * (pad(s["E"][:, 1:], (0, 1)) - s["E"])
+    inner = s["E"] + 0.5 / p["eps"] * (h - pad(h[:, :-1], (1, 0))) + pad(x["src"][:, None], (2, 3))
+    ends = [s["E"][:, a] - (inner[:, a] - s["E"][:, b]) / 3 for a, b in ((1, 0), (-2, -1))]
+    e = torch.cat([ends[0][:, None], inner[:, 1:-1], ends[1][:, None]], 1)
+    return {"E": e}, {"E": e, "H": h}
+
+
+def gr4j(x: Given, p: Given, s: Given) -> Made:
+    wet, dry = (x["P"] - x["E"]).relu(), (x["E"] - x["P"]).relu()
+    share, rain, sun = s["S"] / p["x1"], torch.tanh(wet / p["x1"]), torch.tanh(dry / p["x1"])
+    kept = p["x1"] * (1 - share**2) * rain / (1 + share * rain)
+    full = s["S"] + kept - s["S"] * (2 - share) * sun / (1 + (1 - share) * sun)
+    seeps = full * (1 - (1 + (4 / 9 * full / p["x1"]) ** 4) ** -0.25)
+    on_the_way = pad(s["H"][:, 1:], (0, 1)) + p["uh"] * (seeps + wet - kept)[:, None]
+    held = (s["R"] + on_the_way[:, 0] + p["x2"] * (s["R"] / p["x3"]) ** 3.5).relu()
+    flow = held * (1 - (1 + (held / p["x3"]) ** 4) ** -0.25)
+    return {"Q": flow}, {"S": full - seeps, "H": on_the_way, "R": held - flow}
+
+
+NEIGHBOURS = (message, viterbi_path, bierman, thomas, robertson, kiefer, dither, tgn, kbest, fdtd, gr4j)

@@ -38,16 +38,16 @@ STEPS = {step.__name__: step for step in (*MEMORIES, *CELLS, *DESCENTS, *SIGNALS
                                            *NEIGHBOURS, *NEWER)}
 FOLDER = Path(__file__).parent / "specs"
 SOME = {"cpu": ("neural_queue", "deep_memory", "adpcm", "lorenz96", "cyfa", "spinn", "srukf", "lnn", "kalmanet",
-                "hodgkin_huxley", "message", "viterbi_path", "thomas"),
+                "hodgkin_huxley", "message", "viterbi_path", "thomas", "tgn"),
         "triton": ("conv_lstm", "consolidation", "dcgru", "lmu", "imm_filter", "sos", "neural_queue", "deep_memory",
                    "predictive_coding", "boolean_net", "adpcm", "lorenz96", "fox", "infini", "all_pole_lattice", "lbfgs",
                    "particle_filter", "student_changepoint", "cyfa", "hrr", "srukf", "capsules",
-                   "hodgkin_huxley", "message", "viterbi_path", "bierman", "kiefer", "dither")}
+                   "hodgkin_huxley", "message", "viterbi_path", "bierman", "kiefer", "dither", "kbest")}
 STARTS = {  # what a state is near to as a run begins
     "hodgkin_huxley": {"V": -60.0}, "izhikevich": {"v": -60.0, "u": -13.0}, "hsmm": {"a": 0.0},
 }
 POSITIVE = {**dict.fromkeys(("imm_filter", "changepoint", "neural_queue", "infini", "kla"), ("P", "v", "q", "z", "lam")),
-            "adafactor": ("R", "C"), "dcc": ("h",), "bierman": ("d",)}
+            "adafactor": ("R", "C"), "dcc": ("h",), "bierman": ("d",), "gr4j": ("S", "H", "R")}
 STILL = ("every", "begun", "down", "perm")  # counts and a buffer have no gradient
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
