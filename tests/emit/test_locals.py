@@ -114,7 +114,7 @@ def test_a_result_that_is_called_as_an_argument_is_refused() -> None:
 
 
 def test_a_sparse_param_keeps_its_mask_under_another_name() -> None:
-    text = STEP.replace("pa", "x").replace("pd", "d_x").replace("d_x[D, D]", "d_x[D, D]\nsparse d_x zero diagonal")
-    params = apart(load(text)).params
-    support = params["own_d_x"].support
+    named = STEP.replace("pd", "d_pa").replace("[D, D]\n", "[D, D]\nsparse d_pa zero diagonal\n")
+    params = apart(load(named)).params
+    support = params["own_d_pa"].support
     assert support is not None and params[support.mask].mask
