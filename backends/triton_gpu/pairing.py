@@ -67,7 +67,8 @@ def _flatten(n: Node, wanted: tuple[str, ...], users: Mapping[Node, int], roles:
     match n.op:
         case "mul":
             grows = all(len(roles.axes(a.dims)) < len(roles.axes(n.dims)) for a in n.args)
-            if free or grows:
+            leaves = any(not set(a.dims) & set(wanted) for a in n.args)  # a factor of the sum as a whole
+            if free or grows or leaves:
                 a, b = (_flatten(x, wanted, users, roles) for x in n.args)
                 return Factors(a.sign * b.sign, a.inside + b.inside, a.over + b.over)
         case "neg" if free:

@@ -15,10 +15,10 @@ from seqc.ir.ops.elementwise import where
 from seqc.semantics.evaluate import evaluate
 
 SPECS = Path(__file__).parents[2] / "specs"
-SIZES = {"B": 1, "t": 4, "s": 4, "t'": 4, "s'": 4, "H": 2, "K": 3, "V": 2, "J": 2, "^2": 2, "^2'": 2}
+SIZES = {"B": 1, "t": 4, "s": 4, "t'": 4, "s'": 4, "H": 2, "K": 3, "V": 2, "J": 2, "G": 2, "P": 2, "N": 3, "^2": 2, "^2'": 2}
 
 
-FEWER = {"gla": 0, "simple_gla": 0, "delta_rule": 1, "gated_delta_rule": 2, "kda": 1, "delta_product": 1}
+FEWER = {"gla": 0, "simple_gla": 0, "delta_rule": 1, "gated_delta_rule": 2, "kda": 1, "delta_product": 1, "mamba2": 0}
 
 
 @pytest.mark.parametrize(("spec", "fewer"), FEWER.items())
@@ -64,3 +64,15 @@ def test_what_is_no_number_spoils_the_sum_over_rows_as_before() -> None:
     first, second = (np.take(other, i, where_v) for i in range(2))
     np.testing.assert_array_equal(first, np.take(one, 0, where_v))
     assert not np.isfinite(second).any() and not np.isfinite(np.take(one, 1, where_v)).any()
+
+
+def test_a_factor_that_has_no_dim_of_a_sum_leaves_it() -> None:
+    """Of a sum over heads and P, where each program has a head: a row's scale is multiplied once, after the product, though
+    another sum takes the scaled rows too."""
+    roles = assign_roles(lower(load(SPECS / "mamba2.seq"), "chunkwise", 4))
+    x, scale = leaf("input", "x", ("B", "t", "H", "P")), leaf("input", "a", ("B", "t", "H"))
+    h, b = leaf("state", "h", ("B", "H", "P", "N")), leaf("input", "b", ("B", "t", "N"))
+    rows = scale * x
+    paired, _ = pair({"gradient": total(rows * h, ("H", "P")), "state": total(rows * b, ("t",))}, roles)
+    products = {frozenset(n.args[0].args) for n in topological([paired["gradient"]]) if n.op == "sum"}
+    assert products == {frozenset((x, h))} and paired["gradient"].op == "mul"
