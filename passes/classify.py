@@ -99,7 +99,8 @@ def _component(program: Program, members: tuple[str, ...], cyclic: bool) -> Comp
     dims = sorted({d for t in ranked for d in t.over})
     across = sorted({d for t in ranked for d in t.across})
     each = f", for each index of {', '.join(across)}," if across else ""
-    why = f"{len(ranked)} term(s) read {members[0]}[t-1] contracted over {', '.join(dims)}{each} and write it back"
+    read, write = ("a term reads", "writes") if len(ranked) == 1 else (f"{len(ranked)} terms read", "write")
+    why = f"{read} {members[0]}[t-1] contracted over {', '.join(dims)}{each} and {write} it back"
     return Component(members, "low rank", why, forms)
 
 

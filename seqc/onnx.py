@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import permutations
 from os import PathLike
 from types import ModuleType
@@ -41,8 +42,11 @@ def export(
     model: a torch.nn.Module; args, kwargs: example arguments; dynamic_shapes and options: as of `torch.onnx.export`, so that
     `dynamic_shapes=({0: "batch", 1: "steps"},)` leaves both open. opset_version: from 27 on, a recurrence that is one of the
     rules of `LinearAttention` is written as one. Raises ValueError for what has no such form: packs (`cu_seqlens`), and a
-    recurrence without a step (it reads later inputs, or runs both ways).
+    recurrence without a step (it reads later inputs, or runs both ways); ModuleNotFoundError where a package is missing.
     """
+    for name in ("onnx", "onnxscript"):
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f'seqc.onnx needs the package {name}: pip install "seqc[onnx]"', name=name)
     try:
         with _calls_as_nodes():
             program = _exported(model, args, opset_version, kwargs=dict(kwargs or {}), dynamic_shapes=dynamic_shapes, **options)

@@ -61,8 +61,13 @@ def spec_page(name: str) -> str:
 def colours() -> str:
     """The style sheet: of code, and of the pages of specs."""
     own = [line for line in STYLE.strip().splitlines() if not line.startswith(("body", "h1", "h2", "h3", "p ", "ul"))]
-    wide = ".wy-nav-content { max-width: 64rem; }"
-    return "\n".join([HtmlFormatter().get_style_defs(".codehilite"), *own, wide]) + "\n"
+    wide = [
+        ".wy-nav-content { max-width: 76rem; }",
+        ".rst-content .wy-table-responsive table td, .rst-content .wy-table-responsive table th "
+        "{ white-space: normal; padding: .3rem .5rem; vertical-align: top; }",
+        ".rst-content table td:nth-child(2):nth-last-child(5) { min-width: 16rem; }",  # what a spec is, in the table of specs
+    ]
+    return "\n".join([HtmlFormatter().get_style_defs(".codehilite"), *own, *wide]) + "\n"
 
 
 def _linked(text: str, here: str, files: Files, config: Any) -> str:

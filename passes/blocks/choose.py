@@ -280,9 +280,10 @@ def _why(best: Candidate, offers: Offers) -> Reason:
     if best.form == "step":
         others_take = ", ".join(f"{f} {time}" for f, time in times.items())
         return Reason("form", "step", f"the least modelled time, of which others take {others_take}")
-    scale = f"modelled time {_relative(best.time, step.time)} of the step form"
-    text = "".join(f"; {f} form {time}" for f, time in times.items())
-    return Reason("form", best.form, f"{best.rows} rows a block: {scale}{text}")
+    scale = f"at {_relative(best.time, step.time)} of the modelled time of the step form"
+    text = "".join(f"; the {f} form {'takes ' * time[0].isdigit()}{time}" for f, time in times.items())
+    text += f"; no other form: {offers.refused[0]}" if offers.refused and not times else ""
+    return Reason("form", best.form, f"{best.rows} rows a block, {scale}{text}")
 
 
 def _relative(time: float, step: float) -> str:

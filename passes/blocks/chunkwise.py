@@ -227,7 +227,8 @@ class Chunk:
             why = "may be zero or negative" if any(d.log is None for d in inside) else f"may grow (log up to {grow:g})"
             return f"guarded: the decay {why}, so every pair of rows gets its own product"
         narrow = 1 if split else self._factored_rows(inside)
-        text = f"{len([b for b in levels(self.rows) if b >= narrow])} anchored levels, every exponent <= 0"
+        count = len([b for b in levels(self.rows) if b >= narrow])
+        text = f"{count} levels of spans with an anchor each: every exponent <= 0, so that nothing overflows"
         if max((d.range.hi for d in inside), default=0.0) > 0:
             text = text.replace("<= 0", f"<= {max(d.range.hi for d in inside) * self.rows:g}")
         if narrow > 1:

@@ -152,6 +152,12 @@ def test_more_tensors_than_a_schema_has(tmp_path: Path) -> None:
     close(run(session, x)[0], layer(x).detach())
 
 
+def test_a_package_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seqc.onnx, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r'seqc.onnx needs the package onnx: pip install "seqc\[onnx\]"'):
+        seqc.onnx.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))
+
+
 @with_onnx
 def test_what_has_no_form_in_onnx() -> None:
     layer = nn.layer("hgrn", 8, backend="torch").eval()

@@ -326,5 +326,5 @@ def test_a_second_recurrence_of_a_file_is_cut_too(monkeypatch: pytest.MonkeyPatc
 
 
 def test_explain_tells(compiled: dict[str, Any]) -> None:
-    assert "in pieces of time side by side, 4 numbers a place" in compiled["oscillators"].explain()
+    assert "in pieces of time side by side, with 4 numbers a place" in compiled["oscillators"].explain()
     assert not hasattr(seqc.compile(OSCILLATORS + "schedule sequential\n", "torch").module, "_pieces")

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Compile, write, and say what was written."""
     from seqc.cli.main import as_json
     from seqc.driver.compile import compile_spec
+    from seqc.driver.explain.text import form_of
     from seqc.files import STDOUT, protect, put, write
 
     if args.output not in (None, STDOUT):
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"ok": True, "file": path.as_posix(), "lines": compiled.text.count("\n"), "parts": parts,
                           "prebuilt": built, "warnings": [as_json(warning) for warning in warnings]}))
         return 0
-    forms = "; ".join(f"{name}: {part['form']}, {part['rows']} rows a block" for name, part in parts.items())
+    forms = "; ".join(f"{name}: {form_of(part)}" for name, part in parts.items())
     say(f"{path}: {compiled.text.count(chr(10))} lines ({forms})")
     for library in built:
         say(f"{library}: float32, for this processor and those that can do all that it can")

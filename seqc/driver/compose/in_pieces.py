@@ -44,9 +44,10 @@ def in_pieces(program: Program, block: Block, emit: Callable[[Block], Kernels], 
         ("_ends", cut.ends, "The states after a piece, from those before it."),
         ("_spans", cut.spans, "What each state after a piece has of each state before it."),
     ))  # fmt: skip
+    numbers = f"{len(cut.links)} number{'s' * (len(cut.links) > 1)}"
     text = (
-        f"long sequences in pieces of time side by side, {len(cut.links)} numbers a place for what a piece makes of the states "
-        f"before it: modelled time {1 / gain:.2g} of the step form for one sequence of {LONG} steps (open dims of {SMALL}); "
+        f"long sequences in pieces of time side by side, with {numbers} a place for what a piece makes of the states before "
+        f"it: modelled time {1 / gain:.2g} of the step form for one sequence of {LONG} steps (open dims of {SMALL}); "
         "a call decides by its sizes"
     )
     block = replace(block, reasons=(*block.reasons, Reason("form", "pieces", text)))

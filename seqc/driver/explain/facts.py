@@ -156,13 +156,13 @@ def _asked(program: Program) -> str:
 def derivatives(compiled: Compiled) -> list[str]:
     """What runs for each derivative, and what a call leaves out that asks for some gradients alone."""
     if compiled.signature.no_plain:
-        return ["first: derived", f"refused: {compiled.signature.no_plain}", *asked(compiled)]
+        return ["first ones: derived by the compiler", f"others: refused: {compiled.signature.no_plain}", *asked(compiled)]
     results = [*(o.name for o in compiled.signature.outputs), *(f"{s}_T" for s in compiled.signature.unread)]
     watched = "one of " * (len(results) > 1) + ", ".join(results)
     return [
-        "first: derived; second ones and forward mode: of single steps in plain torch",
-        f"where a loss leaves out {watched} and the gradients are not finite, they are taken from single steps in plain "
-        "torch, which leave out what it leads to (on a GPU, this waits for it)",
+        "first ones: derived by the compiler; second ones and forward mode: by autograd over single steps in plain torch",
+        f"where a loss does not use {watched} and gradients come out infinite or NaN, they are taken again from single "
+        "steps in plain torch, without what leads there alone (a GPU is waited for)",
         *asked(compiled),
     ]
 

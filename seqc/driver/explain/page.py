@@ -31,7 +31,7 @@ pre { background: #f6f7fa; padding: .7rem; overflow-x: auto; }
 pre.about { color: #556; }
 table { border-collapse: collapse; margin: .4rem 0; }
 td, th { border: 1px solid #ccd; padding: .15rem .6rem; text-align: left; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .graph { overflow-x: auto; }
 .graph svg { max-width: 100%; height: auto; }
 .key span { padding: .1rem .5rem; border: 1px solid #889; border-radius: 4px; margin-right: .4rem; font-size: 13px; }
@@ -134,10 +134,10 @@ def _decided(decisions: Mapping[str, Iterable[str]]) -> str:
 
 def _kernels(target: str, one: Mapping[str, Any]) -> str:
     if "clash" in one:
-        return f"<h3>{escape(target)}</h3><p>no tiles: {escape(one['clash'])}</p>"
+        return f"<h3>{escape(target)}</h3><p>no tiles: {_words(one['clash'])}</p>"
     rows = "".join(
-        f"<tr><td><code>{escape(k['kernel'])}</code></td><td>{escape(k['tiles'])}</td><td>{escape(k['words'])}</td></tr>"
+        f"<tr><td><code>{escape(k['kernel'])}</code></td><td>{escape(k['tiles'])}</td><td>{_words(k['words'])}</td></tr>"
         for k in one["kernels"]
     )
     head = "<tr><th>kernel</th><th>tiles</th><th>the toolchain's figures</th></tr>"
-    return f"<h3>{escape(target)}, bf16</h3><p>{escape(one['why'])}</p><table>{head}{rows}</table>"
+    return f"<h3>{escape(target)}, bf16</h3><p>{_words(one['why'])}</p><table>{head}{rows}</table>"
