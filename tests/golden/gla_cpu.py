@@ -37,6 +37,7 @@ dtypes, errors, autograd, torch.compile.
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable
@@ -135,7 +136,7 @@ def gla(
     if S_0 is None:
         S_0 = q.new_zeros((B, H, K, V), dtype=carry)
     elif S_0.shape != (B, H, K, V):
-        raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g, S_0=S_0)
+        raise _shape_error(True, cu_seqlens, q, k, v, g, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = _to_carry("S_0", S_0, carry)
     return GLAResult(*_call_run(q, k, v, g, S_0, cu_seqlens, reverse))
@@ -176,7 +177,7 @@ def gla_step(
     if S_0 is None:
         S_0 = q.new_zeros((B, H, K, V), dtype=carry)
     elif S_0.shape != (B, H, K, V):
-        raise _shape_error(False, None, q=q, k=k, v=v, g=g, S_0=S_0)
+        raise _shape_error(False, None, q, k, v, g, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = _to_carry("S_0", S_0, carry)
     _result = GLAResult(*_call(_OPS.step.default, q, k, v, g, S_0))
@@ -201,7 +202,7 @@ class GLA(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.axis = axis
-        self.dims = {"H": H, "K": K, "V": V}
+        self.dims = _whole_sizes(H=H, K=K, V=V)
 
     def forward(
         self,
@@ -217,6 +218,7 @@ class GLA(torch.nn.Module):
         states_every: int | None = None,
     ) -> GLAResult:
         """The recurrence over a sequence; see `gla`."""
+        _as_made(self, q=q, v=v)
         return gla(
             q,
             k,
@@ -241,6 +243,8 @@ class GLA(torch.nn.Module):
         into: GLAResult | None = None,
     ) -> GLAResult:
         """One step; see `gla_step`."""
+        if S_0 is None:
+            _as_made(self, q=q, v=v)
         return gla_step(q, k, v, g, S_0=S_0, inplace=inplace, into=into)
 
     if TYPE_CHECKING:
@@ -344,27 +348,28 @@ def _forward_torch(q, k, v, g, S_0):
 
     S_all = torch.stack(S_all)
     from_start = torch.exp(_cumsum(log_decay, -2))
-    x2 = torch.abs(v) < math.inf
-    x3 = BT_ - row
-    m = torch.where(x2, 0.0, x3[:, None]).amax(-2)[..., None, :] >= x3[:, None]
+    # what is not finite makes NaN of the sums that it is in, and of no others
+    finite = torch.abs(v) < math.inf
+    x2 = BT_ - row
+    m = torch.where(finite, 0.0, x2[:, None]).amax(-2)[..., None, :] >= x2[:, None]
     log_decay_u8 = _upper(log_decay, 8, -2)
     log_decay_l8 = _lower(log_decay, 8, -2)
-    x4 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
+    x3 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
     w_l8 = _lower(w, 8, -2)
     q_u8 = _upper(q, 8, -2)
-    A_8 = q_u8 * torch.exp(_cumsum(log_decay_u8, -2)) @ (w_l8 * x4).mT
+    A_8 = q_u8 * torch.exp(_cumsum(log_decay_u8, -2)) @ (w_l8 * x3).mT
     log_decay_u4 = _upper(log_decay, 4, -2)
     log_decay_l4 = _lower(log_decay, 4, -2)
-    x5 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
+    x4 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
     w_l4 = _lower(w, 4, -2)
     q_u4 = _upper(q, 4, -2)
-    A_4 = q_u4 * torch.exp(_cumsum(log_decay_u4, -2)) @ (w_l4 * x5).mT
+    A_4 = q_u4 * torch.exp(_cumsum(log_decay_u4, -2)) @ (w_l4 * x4).mT
     log_decay_u2 = _upper(log_decay, 2, -2)
     log_decay_l2 = _lower(log_decay, 2, -2)
-    x6 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
+    x5 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
     w_l2 = _lower(w, 2, -2)
     q_u2 = _upper(q, 2, -2)
-    A_2 = q_u2 * torch.exp(_cumsum(log_decay_u2, -2)) @ (w_l2 * x6).mT
+    A_2 = q_u2 * torch.exp(_cumsum(log_decay_u2, -2)) @ (w_l2 * x5).mT
     log_decay_u1 = _upper(log_decay, 1, -2)
     w_l1 = _lower(w, 1, -2)
     q_u1 = _upper(q, 1, -2)
@@ -375,9 +380,9 @@ def _forward_torch(q, k, v, g, S_0):
     _pairs(A, 4).add_(A_4)
     _pairs(A, 2).add_(A_2)
     _pairs(A, 1).add_(A_1)
-    x7 = q * from_start @ S_all[:-1] + torch.where(m, math.nan, A @ torch.where(x2, v, 0.0))
+    x6 = q * from_start @ S_all[:-1] + torch.where(m, math.nan, A @ torch.where(finite, v, 0.0))
     # output o = sum[K](q * S) / sqrt(K)
-    o = x7 / math.sqrt(K)
+    o = x6 / math.sqrt(K)
     return _sequence(o.transpose(2, 3), T), S, S_all
 
 
@@ -582,22 +587,12 @@ constexpr bool e_V = n_V % w_V == 0;  // every panel is full
 #if SEQC_KERNELS & FORWARD
 namespace {
 struct Forward {
-  const real* g_q;
-  const real* g_k;
-  const real* g_v;
-  const real* g_g;
-  const real* g_S_0;
-  real* g_o;
-  real* g_S_T;
-  real* g_S_kept;
+  const real *g_q, *g_k, *g_v, *g_g, *g_S_0;
+  real *g_o, *g_S_T, *g_S_kept;
 };
 
 struct ForwardScratch {
-  alignas(64) real s_S[w_K * z_V];
-  alignas(64) real s_x1[z_K];
-  alignas(64) real s_x2[z_V];
-  alignas(64) real s_x3[z_K];
-  alignas(64) real s_x4[z_V];
+  alignas(64) real s_S[w_K * z_V], s_x1[z_K], s_x2[z_V], s_x3[z_K], s_x4[z_V];
 };
 
 template <bool save>
@@ -614,7 +609,7 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
     const real x0 = seqc_sqrt(real(n_K));
     s_c0 = x0;
   }
-  copy(alone, p_S_0, n_V, w.s_S, z_V, 1, m_K, m_V);
+  copy(p_S_0, n_V, w.s_S, z_V, 1, m_K, m_V);
   i64 step = 0;
   for (; step + 2 <= T; step += 2) {  // 2 steps at each reading of the state
     const i64 t = t_0 + way * step;
@@ -631,82 +626,61 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
     if (save && step % 32 == 0) {
       const i64 segment = step / 32, segments = (T + 31) / 32;
       real* __restrict const p_S_kept = a.g_S_kept + (segment_0 + segment) * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
-      copy(alone, w.s_S, z_V, p_S_kept, n_V, 1, m_K, m_V);
+      copy(w.s_S, z_V, p_S_kept, n_V, 1, m_K, m_V);
     }
-    {
-      constexpr i64 CB = divisor(z_K / W, 2);
-      for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          const vec v_g_1 = load<e_K>(p_g_at_1 + at, n_K - at);
-          const vec x1 = seqc_exp(v_g_1);
-          const vec v_g = load<e_K>(p_g + at, n_K - at);
-          const vec x3 = seqc_exp(v_g);
-          store(w.s_x3 + at, x1);
-          store(w.s_x1 + at, x3);
-        }
-      }
+    EACH_VECTOR(z_K, 2) {
+      const vec v_g_1 = load<e_K>(p_g_at_1 + at, n_K - at);
+      const vec x1 = seqc_exp(v_g_1);
+      const vec v_g = load<e_K>(p_g + at, n_K - at);
+      const vec x3 = seqc_exp(v_g);
+      store(w.s_x3 + at, x1);
+      store(w.s_x1 + at, x3);
     }
     // S = exp(g) * S[t-1] + k * v
-    {
-      constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, spare / 4)));
-      for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
-        vec r0[CB]{};
-        vec r1[CB]{};
-        vec v_v[CB];
-        vec v_v_1[CB];
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          v_v[c] = load<e_V>(p_v + at, n_V - o_V - at);
-          v_v_1[c] = load<e_V>(p_v_at_1 + at, n_V - o_V - at);
+    BLOCKS(z_V, fitting(8, spare / 4)) {
+      vec r0[CB]{};
+      vec r1[CB]{};
+      vec v_v[CB];
+      vec v_v_1[CB];
+      VECTORS(CB) {
+        v_v[c] = load<e_V>(p_v + at, n_V - o_V - at);
+        v_v_1[c] = load<e_V>(p_v_at_1 + at, n_V - o_V - at);
+      }
+      for (i64 i_K = 0; i_K < m_K; ++i_K) {
+        const real v_q = p_q[i_K];
+        const real x1 = w.s_x1[i_K];
+        const real v_k = p_k[i_K];
+        const real v_q_1 = p_q_at_1[i_K];
+        const real x10 = w.s_x3[i_K];
+        const real v_k_1 = p_k_at_1[i_K];
+        VECTORS(CB) {
+          const vec v_S_old = load(w.s_S + i_K * z_V + at);
+          const vec x3 = x1 * v_S_old;
+          const vec x6 = v_k * v_v[c];
+          const vec v_S = x3 + x6;
+          const vec x8 = v_q * v_S;
+          const vec x11 = x10 * v_S;
+          const vec x14 = v_k_1 * v_v_1[c];
+          const vec v_S_1 = x11 + x14;
+          const vec x16 = v_q_1 * v_S_1;
+          r0[c] += x8;
+          r1[c] += x16;
+          store(w.s_S + i_K * z_V + at, v_S_1);
         }
-        for (i64 i_K = 0; i_K < m_K; ++i_K) {
-          const real v_q = p_q[i_K];
-          const real x1 = w.s_x1[i_K];
-          const real v_k = p_k[i_K];
-          const real v_q_1 = p_q_at_1[i_K];
-          const real x10 = w.s_x3[i_K];
-          const real v_k_1 = p_k_at_1[i_K];
-          UNROLL for (int c = 0; c < CB; ++c) {
-            const i64 at = (c0 + c) * W;
-            const vec v_S_old = load(w.s_S + i_K * z_V + at);
-            const vec x3 = x1 * v_S_old;
-            const vec x6 = v_k * v_v[c];
-            const vec v_S = x3 + x6;
-            const vec x8 = v_q * v_S;
-            const vec x11 = x10 * v_S;
-            const vec x14 = v_k_1 * v_v_1[c];
-            const vec v_S_1 = x11 + x14;
-            const vec x16 = v_q_1 * v_S_1;
-            r0[c] += x8;
-            r1[c] += x16;
-            store(w.s_S + i_K * z_V + at, v_S_1);
-          }
-        }
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          store(w.s_x2 + at, r0[c]);
-        }
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          store(w.s_x4 + at, r1[c]);
-        }
+      }
+      VECTORS(CB) {
+        store(w.s_x2 + at, r0[c]);
+        store(w.s_x4 + at, r1[c]);
       }
     }
     // output o = sum[K](q * S) / sqrt(K)
-    {
-      constexpr i64 CB = divisor(z_V / W, 2);
-      for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          const vec x0 = load(w.s_x2 + at);
-          const vec v_o = x0 / s_c0;
-          const vec x2 = load(w.s_x4 + at);
-          const vec v_o_1 = x2 / s_c0;
-          store<e_V>(p_o + at, v_o, n_V - o_V - at);
-          store<e_V>(p_o_at_1 + at, v_o_1, n_V - o_V - at);
-        }
-      }
+    EACH_VECTOR(z_V, 2) {
+      const vec x0 = load(w.s_x2 + at);
+      const vec v_o = x0 / s_c0;
+      const vec x2 = load(w.s_x4 + at);
+      const vec v_o_1 = x2 / s_c0;
+      store<e_V>(p_o + at, v_o, n_V - o_V - at);
+      store<e_V>(p_o_at_1 + at, v_o_1, n_V - o_V - at);
     }
   }
   for (; step < T; ++step) {
@@ -719,65 +693,47 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
     if (save && step % 32 == 0) {
       const i64 segment = step / 32, segments = (T + 31) / 32;
       real* __restrict const p_S_kept = a.g_S_kept + (segment_0 + segment) * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
-      copy(alone, w.s_S, z_V, p_S_kept, n_V, 1, m_K, m_V);
+      copy(w.s_S, z_V, p_S_kept, n_V, 1, m_K, m_V);
     }
-    {
-      constexpr i64 CB = divisor(z_K / W, 2);
-      for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          const vec v_g = load<e_K>(p_g + at, n_K - at);
-          const vec x1 = seqc_exp(v_g);
-          store(w.s_x1 + at, x1);
-        }
-      }
+    EACH_VECTOR(z_K, 2) {
+      const vec v_g = load<e_K>(p_g + at, n_K - at);
+      const vec x1 = seqc_exp(v_g);
+      store(w.s_x1 + at, x1);
     }
     // S = exp(g) * S[t-1] + k * v
-    {
-      constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, spare / 2)));
-      for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
-        vec r0[CB]{};
-        vec v_v[CB];
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          v_v[c] = load<e_V>(p_v + at, n_V - o_V - at);
+    BLOCKS(z_V, fitting(8, spare / 2)) {
+      vec r0[CB]{};
+      vec v_v[CB];
+      VECTORS(CB) {
+        v_v[c] = load<e_V>(p_v + at, n_V - o_V - at);
+      }
+      for (i64 i_K = 0; i_K < m_K; ++i_K) {
+        const real v_q = p_q[i_K];
+        const real x1 = w.s_x1[i_K];
+        const real v_k = p_k[i_K];
+        VECTORS(CB) {
+          const vec v_S_old = load(w.s_S + i_K * z_V + at);
+          const vec x3 = x1 * v_S_old;
+          const vec x6 = v_k * v_v[c];
+          const vec v_S = x3 + x6;
+          const vec x8 = v_q * v_S;
+          r0[c] += x8;
+          store(w.s_S + i_K * z_V + at, v_S);
         }
-        for (i64 i_K = 0; i_K < m_K; ++i_K) {
-          const real v_q = p_q[i_K];
-          const real x1 = w.s_x1[i_K];
-          const real v_k = p_k[i_K];
-          UNROLL for (int c = 0; c < CB; ++c) {
-            const i64 at = (c0 + c) * W;
-            const vec v_S_old = load(w.s_S + i_K * z_V + at);
-            const vec x3 = x1 * v_S_old;
-            const vec x6 = v_k * v_v[c];
-            const vec v_S = x3 + x6;
-            const vec x8 = v_q * v_S;
-            r0[c] += x8;
-            store(w.s_S + i_K * z_V + at, v_S);
-          }
-        }
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          store(w.s_x2 + at, r0[c]);
-        }
+      }
+      VECTORS(CB) {
+        store(w.s_x2 + at, r0[c]);
       }
     }
     // output o = sum[K](q * S) / sqrt(K)
-    {
-      constexpr i64 CB = divisor(z_V / W, 2);
-      for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          const vec x0 = load(w.s_x2 + at);
-          const vec v_o = x0 / s_c0;
-          store<e_V>(p_o + at, v_o, n_V - o_V - at);
-        }
-      }
+    EACH_VECTOR(z_V, 2) {
+      const vec x0 = load(w.s_x2 + at);
+      const vec v_o = x0 / s_c0;
+      store<e_V>(p_o + at, v_o, n_V - o_V - at);
     }
   }
   real* __restrict const p_S_T = a.g_S_T + i_B * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
-  copy(alone, w.s_S, z_V, p_S_T, n_V, 1, m_K, m_V);
+  copy(w.s_S, z_V, p_S_T, n_V, 1, m_K, m_V);
   return 0;
 }
 
@@ -786,26 +742,14 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
 extern "C" int seqc_forward(
     i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays) {
   const Call call{B, T, way, bounds};
-  const Forward a{
-      static_cast<const real*>(arrays[0]),
-      static_cast<const real*>(arrays[1]),
-      static_cast<const real*>(arrays[2]),
-      static_cast<const real*>(arrays[3]),
-      static_cast<const real*>(arrays[4]),
-      static_cast<real*>(arrays[5]),
-      static_cast<real*>(arrays[6]),
-      static_cast<real*>(arrays[7]),
-  };
+  Forward a;
+  std::memcpy(&a, arrays, sizeof a);  // pointers, in this order
   const i64 programs = B * n_H * panels;
   const bool several = threads > 1 && call.rows() * (n_H * n_K * n_V) > 1048576;  // else one thread is faster
   int failed = 0;
 #pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (several)
   for (i64 program = 0; program < programs; ++program) {
-    i64 rest = program;
-    const i64 panel = rest % panels;
-    rest /= panels;
-    const i64 i_H = rest % n_H;
-    rest /= n_H;
+    const i64 panel = program % panels, i_H = program / panels % n_H, rest = program / (panels * n_H);
     failed |= (save ? forward_program<true>(a, call, rest, i_H, panel) : forward_program<false>(a, call, rest, i_H, panel));
   }
   return failed;
@@ -815,30 +759,13 @@ extern "C" int seqc_forward(
 #if SEQC_KERNELS & BACKWARD
 namespace {
 struct Backward {
-  const real* g_q;
-  const real* g_k;
-  const real* g_v;
-  const real* g_g;
-  const real* g_S_kept;
-  const real* g_d_o;
-  const real* g_d_S_T;
-  real* g_d_q;
-  real* g_d_g;
-  real* g_d_k;
-  real* g_d_v;
-  real* g_d_S_0;
+  const real *g_q, *g_k, *g_v, *g_g, *g_S_kept, *g_d_o, *g_d_S_T;
+  real *g_d_q, *g_d_g, *g_d_k, *g_d_v, *g_d_S_0;
 };
 
 struct BackwardScratch {
-  alignas(64) real d_S[w_V * z_K];
-  alignas(64) real seg_S[33 * w_V * z_K];
-  alignas(64) real s_x1[32 * z_K];
-  alignas(64) real s_x2[32 * z_V];
-  alignas(64) real s_x3[z_K];
-  alignas(64) real s_x4[z_K];
-  alignas(64) real s_x5[z_K];
-  alignas(64) real s_x6[z_V];
-  alignas(64) real rows_0[z_V * W];
+  alignas(64) real d_S[w_V * z_K], seg_S[33 * w_V * z_K], s_x1[32 * z_K], s_x2[32 * z_V], s_x3[z_K], s_x4[z_K],
+      s_x5[z_K], s_x6[z_V], rows_0[z_V * W];
 };
 
 int backward_program(const Backward& a, const Call& call, i64 i_B, i64 i_H, i64 panel) {
@@ -872,69 +799,45 @@ int backward_program(const Backward& a, const Call& call, i64 i_B, i64 i_H, i64 
       real* const p_s_x2 = w.s_x2 + slot * (z_V);
       real* const p_seg_S = w.seg_S + slot * (w_V * z_K);
       real* const next_seg_S = w.seg_S + (slot + 1) * (w_V * z_K);
-      {
-        constexpr i64 CB = divisor(z_K / W, 2);
-        for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
-          UNROLL for (int c = 0; c < CB; ++c) {
-            const i64 at = (c0 + c) * W;
-            const vec v_g = load<e_K>(p_g + at, n_K - at);
-            const vec x1 = seqc_exp(v_g);
-            store(p_s_x1 + at, x1);
-          }
-        }
+      EACH_VECTOR(z_K, 2) {
+        const vec v_g = load<e_K>(p_g + at, n_K - at);
+        const vec x1 = seqc_exp(v_g);
+        store(p_s_x1 + at, x1);
       }
-      {
-        constexpr i64 CB = divisor(z_V / W, 2);
-        for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
-          UNROLL for (int c = 0; c < CB; ++c) {
-            const i64 at = (c0 + c) * W;
-            const vec v_d_o = load<e_V>(p_d_o + at, n_V - o_V - at);
-            const vec x1 = v_d_o / s_c0;
-            store(p_s_x2 + at, x1);
-          }
-        }
+      EACH_VECTOR(z_V, 2) {
+        const vec v_d_o = load<e_V>(p_d_o + at, n_V - o_V - at);
+        const vec x1 = v_d_o / s_c0;
+        store(p_s_x2 + at, x1);
       }
       // S = exp(g) * S[t-1] + k * v
-      {
-        constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, spare / 3)));
-        for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
-          vec r0[CB]{};
-          vec x0[CB];
-          vec v_k[CB];
-          UNROLL for (int c = 0; c < CB; ++c) {
-            const i64 at = (c0 + c) * W;
-            x0[c] = load(p_s_x1 + at);
-            v_k[c] = load<e_K>(p_k + at, n_K - at);
+      BLOCKS(z_K, fitting(8, spare / 3)) {
+        vec r0[CB]{};
+        vec x0[CB];
+        vec v_k[CB];
+        VECTORS(CB) {
+          x0[c] = load(p_s_x1 + at);
+          v_k[c] = load<e_K>(p_k + at, n_K - at);
+        }
+        for (i64 i_V = 0; i_V < m_V; ++i_V) {
+          const real v_v = p_v[i_V];
+          const real x7 = p_s_x2[i_V];
+          VECTORS(CB) {
+            const vec v_S_old = load(p_seg_S + i_V * z_K + at);
+            const vec x2 = x0[c] * v_S_old;
+            const vec x5 = v_k[c] * v_v;
+            const vec v_S = x2 + x5;
+            const vec x8 = x7 * v_S;
+            store(next_seg_S + i_V * z_K + at, v_S);
+            r0[c] += x8;
           }
-          for (i64 i_V = 0; i_V < m_V; ++i_V) {
-            const real v_v = p_v[i_V];
-            const real x7 = p_s_x2[i_V];
-            UNROLL for (int c = 0; c < CB; ++c) {
-              const i64 at = (c0 + c) * W;
-              const vec v_S_old = load(p_seg_S + i_V * z_K + at);
-              const vec x2 = x0[c] * v_S_old;
-              const vec x5 = v_k[c] * v_v;
-              const vec v_S = x2 + x5;
-              const vec x8 = x7 * v_S;
-              store(next_seg_S + i_V * z_K + at, v_S);
-              r0[c] += x8;
-            }
-          }
-          UNROLL for (int c = 0; c < CB; ++c) {
-            const i64 at = (c0 + c) * W;
-            store(w.s_x3 + at, r0[c]);
-          }
+        }
+        VECTORS(CB) {
+          store(w.s_x3 + at, r0[c]);
         }
       }
-      {
-        constexpr i64 CB = divisor(z_K / W, 2);
-        for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
-          UNROLL for (int c = 0; c < CB; ++c) {
-            const i64 at = (c0 + c) * W;
-            const vec x0 = load(w.s_x3 + at);
-            store<e_K>(p_d_q + at, x0, n_K - at);
-          }
-        }
+      EACH_VECTOR(z_K, 2) {
+        const vec x0 = load(w.s_x3 + at);
+        store<e_K>(p_d_q + at, x0, n_K - at);
       }
     }
     for (i64 slot = count - 1; slot >= 0; --slot) {
@@ -949,75 +852,54 @@ int backward_program(const Backward& a, const Call& call, i64 i_B, i64 i_H, i64 
       real* const p_s_x1 = w.s_x1 + slot * (z_K);
       real* const p_s_x2 = w.s_x2 + slot * (z_V);
       real* const p_seg_S = w.seg_S + slot * (w_V * z_K);
-      {
-        constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, spare / 5)));
-        for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
-          vec r0[CB]{};
-          vec r1[CB]{};
-          vec v_q[CB];
-          vec v_k[CB];
-          vec x11[CB];
-          UNROLL for (int c = 0; c < CB; ++c) {
-            const i64 at = (c0 + c) * W;
-            v_q[c] = load<e_K>(p_q + at, n_K - at);
-            v_k[c] = load<e_K>(p_k + at, n_K - at);
-            x11[c] = load(p_s_x1 + at);
-          }
-          for (i64 i_V = 0; i_V < m_V; ++i_V) {
-            vec r2{};
-            const real x1 = p_s_x2[i_V];
-            const real v_v = p_v[i_V];
-            UNROLL for (int c = 0; c < CB; ++c) {
-              const i64 at = (c0 + c) * W;
-              const vec v_d_S_next = load(w.d_S + i_V * z_K + at);
-              const vec x3 = x1 * v_q[c];
-              const vec x4 = v_d_S_next + x3;
-              const vec v_S_old = load(p_seg_S + i_V * z_K + at);
-              const vec x6 = x4 * v_S_old;
-              const vec x8 = x4 * v_v;
-              const vec x10 = x4 * v_k[c];
-              const vec x12 = x4 * x11[c];
-              r0[c] += x6;
-              r1[c] += x8;
-              r2 += keep<e_K>(x10, n_K - at, real(0));
-              store(w.d_S + i_V * z_K + at, x12);
-            }
-            store(w.rows_0 + (i_V) * W, c0 ? load(w.rows_0 + (i_V) * W) + r2 : r2);
-          }
-          UNROLL for (int c = 0; c < CB; ++c) {
-            const i64 at = (c0 + c) * W;
-            store(w.s_x4 + at, r0[c]);
-          }
-          UNROLL for (int c = 0; c < CB; ++c) {
-            const i64 at = (c0 + c) * W;
-            store(w.s_x5 + at, r1[c]);
-          }
+      BLOCKS(z_K, fitting(8, spare / 5)) {
+        vec r0[CB]{};
+        vec r1[CB]{};
+        vec v_q[CB];
+        vec v_k[CB];
+        vec x11[CB];
+        VECTORS(CB) {
+          v_q[c] = load<e_K>(p_q + at, n_K - at);
+          v_k[c] = load<e_K>(p_k + at, n_K - at);
+          x11[c] = load(p_s_x1 + at);
         }
-        across<false>(w.rows_0, w.s_x6, z_V);
-      }
-      {
-        constexpr i64 CB = divisor(z_K / W, 2);
-        for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
-          UNROLL for (int c = 0; c < CB; ++c) {
-            const i64 at = (c0 + c) * W;
-            const vec x0 = load(w.s_x4 + at);
-            const vec x1 = load(p_s_x1 + at);
-            const vec x2 = x0 * x1;
-            const vec x3 = load(w.s_x5 + at);
-            store<e_K>(p_d_g + at, x2, n_K - at);
-            store<e_K>(p_d_k + at, x3, n_K - at);
+        for (i64 i_V = 0; i_V < m_V; ++i_V) {
+          vec r2{};
+          const real x1 = p_s_x2[i_V];
+          const real v_v = p_v[i_V];
+          VECTORS(CB) {
+            const vec v_d_S_next = load(w.d_S + i_V * z_K + at);
+            const vec x3 = x1 * v_q[c];
+            const vec x4 = v_d_S_next + x3;
+            const vec v_S_old = load(p_seg_S + i_V * z_K + at);
+            const vec x6 = x4 * v_S_old;
+            const vec x8 = x4 * v_v;
+            const vec x10 = x4 * v_k[c];
+            const vec x12 = x4 * x11[c];
+            r0[c] += x6;
+            r1[c] += x8;
+            r2 += keep<e_K>(x10, n_K - at, real(0));
+            store(w.d_S + i_V * z_K + at, x12);
           }
+          store(w.rows_0 + (i_V) * W, c0 ? load(w.rows_0 + (i_V) * W) + r2 : r2);
+        }
+        VECTORS(CB) {
+          store(w.s_x4 + at, r0[c]);
+          store(w.s_x5 + at, r1[c]);
         }
       }
-      {
-        constexpr i64 CB = divisor(z_V / W, 2);
-        for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
-          UNROLL for (int c = 0; c < CB; ++c) {
-            const i64 at = (c0 + c) * W;
-            const vec x0 = load(w.s_x6 + at);
-            store<e_V>(p_d_v + at, x0, n_V - o_V - at);
-          }
-        }
+      across<false>(w.rows_0, w.s_x6, z_V);
+      EACH_VECTOR(z_K, 2) {
+        const vec x0 = load(w.s_x4 + at);
+        const vec x1 = load(p_s_x1 + at);
+        const vec x2 = x0 * x1;
+        const vec x3 = load(w.s_x5 + at);
+        store<e_K>(p_d_g + at, x2, n_K - at);
+        store<e_K>(p_d_k + at, x3, n_K - at);
+      }
+      EACH_VECTOR(z_V, 2) {
+        const vec x0 = load(w.s_x6 + at);
+        store<e_V>(p_d_v + at, x0, n_V - o_V - at);
       }
     }
   }
@@ -1031,30 +913,14 @@ int backward_program(const Backward& a, const Call& call, i64 i_B, i64 i_H, i64 
 extern "C" int seqc_backward(
     i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays) {
   const Call call{B, T, way, bounds};
-  const Backward a{
-      static_cast<const real*>(arrays[0]),
-      static_cast<const real*>(arrays[1]),
-      static_cast<const real*>(arrays[2]),
-      static_cast<const real*>(arrays[3]),
-      static_cast<const real*>(arrays[4]),
-      static_cast<const real*>(arrays[5]),
-      static_cast<const real*>(arrays[6]),
-      static_cast<real*>(arrays[7]),
-      static_cast<real*>(arrays[8]),
-      static_cast<real*>(arrays[9]),
-      static_cast<real*>(arrays[10]),
-      static_cast<real*>(arrays[11]),
-  };
+  Backward a;
+  std::memcpy(&a, arrays, sizeof a);  // pointers, in this order
   const i64 programs = B * n_H * panels;
   const bool several = threads > 1 && call.rows() * (n_H * n_K * n_V) > 1048576;  // else one thread is faster
   int failed = 0;
 #pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (several)
   for (i64 program = 0; program < programs; ++program) {
-    i64 rest = program;
-    const i64 panel = rest % panels;
-    rest /= panels;
-    const i64 i_H = rest % n_H;
-    rest /= n_H;
+    const i64 panel = program % panels, i_H = program / panels % n_H, rest = program / (panels * n_H);
     failed |= backward_program(a, call, rest, i_H, panel);
   }
   return failed;
@@ -1064,18 +930,12 @@ extern "C" int seqc_backward(
 #if SEQC_KERNELS & STEP
 namespace {
 struct Step {
-  const real* g_q;
-  const real* g_k;
-  const real* g_v;
-  const real* g_g;
-  const real* g_S_0;
-  real* g_o;
-  real* g_S_T;
+  const real *g_q, *g_k, *g_v, *g_g, *g_S_0;
+  real *g_o, *g_S_T;
 };
 
 struct StepScratch {
-  alignas(64) real s_x1[z_K];
-  alignas(64) real s_x2[z_V];
+  alignas(64) real s_x1[z_K], s_x2[z_V];
 };
 
 int step_program(const Step& a, const Call& call, i64 i_B, i64 i_H, i64 panel) {
@@ -1095,59 +955,41 @@ int step_program(const Step& a, const Call& call, i64 i_B, i64 i_H, i64 panel) {
     const real x0 = seqc_sqrt(real(n_K));
     s_c0 = x0;
   }
-  {
-    constexpr i64 CB = divisor(z_K / W, 2);
-    for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
-      UNROLL for (int c = 0; c < CB; ++c) {
-        const i64 at = (c0 + c) * W;
-        const vec v_g = load<e_K>(p_g + at, n_K - at);
-        const vec x1 = seqc_exp(v_g);
-        store(w.s_x1 + at, x1);
-      }
-    }
+  EACH_VECTOR(z_K, 2) {
+    const vec v_g = load<e_K>(p_g + at, n_K - at);
+    const vec x1 = seqc_exp(v_g);
+    store(w.s_x1 + at, x1);
   }
   // S = exp(g) * S[t-1] + k * v
-  {
-    constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, spare / 2)));
-    for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
-      vec r0[CB]{};
-      vec v_v[CB];
-      UNROLL for (int c = 0; c < CB; ++c) {
-        const i64 at = (c0 + c) * W;
-        v_v[c] = load<e_V>(p_v + at, n_V - o_V - at);
+  BLOCKS(z_V, fitting(8, spare / 2)) {
+    vec r0[CB]{};
+    vec v_v[CB];
+    VECTORS(CB) {
+      v_v[c] = load<e_V>(p_v + at, n_V - o_V - at);
+    }
+    for (i64 i_K = 0; i_K < m_K; ++i_K) {
+      const real v_q = p_q[i_K];
+      const real x1 = w.s_x1[i_K];
+      const real v_k = p_k[i_K];
+      VECTORS(CB) {
+        const vec v_S_old = load<e_V>(p_S_0 + i_K * n_V + at, n_V - o_V - at);
+        const vec x3 = x1 * v_S_old;
+        const vec x6 = v_k * v_v[c];
+        const vec v_S = x3 + x6;
+        const vec x8 = v_q * v_S;
+        r0[c] += x8;
+        store<e_V>(p_S_T + i_K * n_V + at, v_S, n_V - o_V - at);
       }
-      for (i64 i_K = 0; i_K < m_K; ++i_K) {
-        const real v_q = p_q[i_K];
-        const real x1 = w.s_x1[i_K];
-        const real v_k = p_k[i_K];
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          const vec v_S_old = load<e_V>(p_S_0 + i_K * n_V + at, n_V - o_V - at);
-          const vec x3 = x1 * v_S_old;
-          const vec x6 = v_k * v_v[c];
-          const vec v_S = x3 + x6;
-          const vec x8 = v_q * v_S;
-          r0[c] += x8;
-          store<e_V>(p_S_T + i_K * n_V + at, v_S, n_V - o_V - at);
-        }
-      }
-      UNROLL for (int c = 0; c < CB; ++c) {
-        const i64 at = (c0 + c) * W;
-        store(w.s_x2 + at, r0[c]);
-      }
+    }
+    VECTORS(CB) {
+      store(w.s_x2 + at, r0[c]);
     }
   }
   // output o = sum[K](q * S) / sqrt(K)
-  {
-    constexpr i64 CB = divisor(z_V / W, 2);
-    for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
-      UNROLL for (int c = 0; c < CB; ++c) {
-        const i64 at = (c0 + c) * W;
-        const vec x0 = load(w.s_x2 + at);
-        const vec v_o = x0 / s_c0;
-        store<e_V>(p_o + at, v_o, n_V - o_V - at);
-      }
-    }
+  EACH_VECTOR(z_V, 2) {
+    const vec x0 = load(w.s_x2 + at);
+    const vec v_o = x0 / s_c0;
+    store<e_V>(p_o + at, v_o, n_V - o_V - at);
   }
   return 0;
 }
@@ -1157,25 +999,14 @@ int step_program(const Step& a, const Call& call, i64 i_B, i64 i_H, i64 panel) {
 extern "C" int seqc_step(
     i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays) {
   const Call call{B, T, way, bounds};
-  const Step a{
-      static_cast<const real*>(arrays[0]),
-      static_cast<const real*>(arrays[1]),
-      static_cast<const real*>(arrays[2]),
-      static_cast<const real*>(arrays[3]),
-      static_cast<const real*>(arrays[4]),
-      static_cast<real*>(arrays[5]),
-      static_cast<real*>(arrays[6]),
-  };
+  Step a;
+  std::memcpy(&a, arrays, sizeof a);  // pointers, in this order
   const i64 programs = B * n_H * panels;
   const bool several = threads > 1 && call.rows() * (n_H * n_K * n_V) > 1048576;  // else one thread is faster
   int failed = 0;
 #pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (several)
   for (i64 program = 0; program < programs; ++program) {
-    i64 rest = program;
-    const i64 panel = rest % panels;
-    rest /= panels;
-    const i64 i_H = rest % n_H;
-    rest /= n_H;
+    const i64 panel = program % panels, i_H = program / panels % n_H, rest = program / (panels * n_H);
     failed |= step_program(a, call, rest, i_H, panel);
   }
   return failed;
@@ -1239,24 +1070,8 @@ def _backward_cpu(q, k, v, g, S_0, S_kept, d_o, d_S_T, *, cu_seqlens=None, rever
     grad_v = _native_new(library, q, *q.shape[:2], H, V)
     grad_S_0 = q.new_empty(B, H, K, V)
     _native_run(
-        library.seqc_backward,
-        B,
-        T,
-        way,
-        cu_seqlens,
-        0,
-        q,
-        k,
-        v,
-        g,
-        S_kept,
-        d_o,
-        d_S_T,
-        grad_q,
-        grad_g,
-        grad_k,
-        grad_v,
-        grad_S_0,
+        library.seqc_backward, B, T, way, cu_seqlens, 0, q, k, v, g, S_kept, d_o, d_S_T, grad_q, grad_g, grad_k,
+        grad_v, grad_S_0,
     )
     grad_q = _native_added(grad_q, 1)
     grad_g = _native_added(grad_g, 1)
@@ -1329,15 +1144,18 @@ def _native_ready(_kernels, _dtype, *sizes):
 
 def _cast(q, k, v, g):
     """The inputs in the dtypes that the operators take."""
-    main = q.dtype
-    if (
-        k.dtype != main
-        or v.dtype != main
-        or g.dtype != main
-        or main not in _FLOATS
-        or (q.device.type in _AUTOCAST and torch.is_autocast_enabled(q.device.type))
-    ):
-        return _fit(q, k, v, g)
+    try:
+        main = q.dtype
+        if (
+            k.dtype != main
+            or v.dtype != main
+            or g.dtype != main
+            or main not in _FLOATS
+            or (q.device.type in _AUTOCAST and torch.is_autocast_enabled(q.device.type))
+        ):
+            return _fit(q, k, v, g)
+    except AttributeError:  # one is no tensor
+        raise _dtype_error(q=q, k=k, v=v, g=g) from None
     return q, k, v, g
 
 
@@ -1360,10 +1178,13 @@ def _fit(*inputs):
 
 def _dtype_error(**tensors):
     """The first tensor whose dtype is not served, as an error that says what to do."""
-    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
+    name, x = next((name, x) for name, x in tensors.items() if getattr(x, "dtype", None) not in _FLOATS)
+    if not isinstance(x, Tensor):
+        kind = {"NoneType": "None", "ndarray": "an array of numpy"}.get(type(x).__name__, f"a {type(x).__name__}")
+        help = {"ndarray": f": torch.from_numpy({name})", "list": f": torch.tensor({name})"}.get(type(x).__name__, "")
+        return TypeError(f"gla: {name} is {kind}; it is a tensor [{_AXES[name].replace(' ', ', ')}]{help}")
+    dtype = x.dtype
     what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
-    if not isinstance(dtype, torch.dtype):
-        return TypeError(f"gla: {name} is an array of numpy; it is a tensor: torch.from_numpy({name})")
     if dtype.is_complex:
         help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
     elif dtype.is_floating_point:
@@ -1388,12 +1209,67 @@ _GATES = frozenset("g".split())
 
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
-        return operator(*arguments)
-    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
+    needed = torch.compiler.is_compiling() or torch.is_grad_enabled() or forward_ad._current_level >= 0  # tangents
+    if needed or torch.is_inference_mode_enabled():
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
+
+
+def _named(function, module=False):
+    """The function, or the call of a Module with this `forward`, whose errors name the argument that does not fit."""
+
+    @functools.wraps(function)
+    def call(*given, **named):
+        try:
+            return (torch.nn.Module.__call__ if module else function)(*given, **named)
+        except (AttributeError, TypeError):
+            _check_call(function, given, named)
+            raise
+
+    return call
+
+
+def _check_call(function, given, named):
+    """TypeError where an argument is unknown, missing, given twice or no tensor."""
+    import inspect
+
+    head, who = inspect.signature(function), function.__qualname__.removesuffix(".forward").removesuffix(".__init__")
+    known = {name: x for name, x in head.parameters.items() if name != "self"}
+    takes = ", ".join(f"{x} [{_AXES[x].replace(' ', ', ')}]" if x in _AXES else f"{x}=" for x in known)
+    try:
+        if unknown := [name for name in named if name not in known]:
+            raise TypeError(f"there is no argument '{unknown[0]}'")
+        found = head.bind(*given, **named).arguments
+    except TypeError as why:
+        raise TypeError(f"{who}: {why}; it takes {takes}") from None
+    for name, x in found.items():
+        if name in _AXES and not isinstance(x, Tensor) and (x is not None or known[name].default is not None):
+            raise _dtype_error(**{name: x})
+
+
+def _whole_sizes(**sizes):
+    """The sizes that a Module is made with, 0 for one that each call tells; ValueError where one is no such number."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
+            raise ValueError(f"{name} is {size!r}; the size of a dim is a whole number")
+    return sizes
+
+
+def _as_made(layer, **inputs):
+    """ValueError where an input has other sizes than the layer was made with."""
+    for name, x in inputs.items():
+        axes = _AXES[name].split()
+        for axis, size in zip(axes[::-1], x.shape[::-1] if isinstance(x, Tensor) else ()):
+            if (layer.dims.get(axis) or size) != size:
+                why = f"{axis} is {size} here and {layer.dims[axis]} in {type(layer).__name__}({layer.extra_repr()})"
+                raise ValueError(f"{name} has shape {list(x.shape)} for [{', '.join(axes)}]; {why}")
+
+
+if not TYPE_CHECKING:
+    gla = _named(gla)
+    GLA.__init__ = _named(GLA.__init__)
+    GLA.__call__ = _named(GLA.forward, True)
 
 
 def _along(axis, cu_seqlens, reverse, *tensors):
@@ -1558,16 +1434,19 @@ def _one_by_one(infer, forward, backward):
     The sequences of a pack run one after the other. It saves nothing: backward runs them again.
     """
 
-    def run(function, tensors, cu_seqlens, reverse):
-        if cu_seqlens is None:
-            results = function(*_turned(tensors, _ARGUMENTS, reverse))
-            return [*_turned(results, _RESULTS, reverse), *results[2:]]
-        results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[4:])]
-        for part in _each(cu_seqlens):
-            found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
-            for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
-                whole.copy_(own)
-        return results
+    def run(function, saves):
+        def call(*tensors, cu_seqlens, reverse):
+            if cu_seqlens is None:
+                results = function(*_turned(tensors, _ARGUMENTS, reverse))
+                return [*_turned(results, _RESULTS, reverse), *(results[2:] if saves else ())]
+            results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[4:])]
+            for part in _each(cu_seqlens):
+                found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
+                for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
+                    whole.copy_(own)
+            return results
+
+        return call
 
     def run_back(*everything, cu_seqlens, reverse, needs):
         tensors, saved, cotangents = everything[:5], everything[5:-2], everything[-2:]
@@ -1584,13 +1463,7 @@ def _one_by_one(infer, forward, backward):
                     whole.add_(x) if kind == "-" else whole.copy_(x)
         return gradients
 
-    def run_infer(*tensors, cu_seqlens, reverse):
-        return run(infer, tensors, cu_seqlens, reverse)
-
-    def run_forward(*tensors, cu_seqlens, reverse):
-        return run(forward, tensors, cu_seqlens, reverse)
-
-    return run_infer, run_forward, run_back
+    return run(infer, False), run(forward, True), run_back
 
 
 def _saved_torch(packed, B, T, H, K, V, io, carry):
@@ -1600,11 +1473,6 @@ def _saved_torch(packed, B, T, H, K, V, io, carry):
     return [(((T + 15) // 16 + 1, B, H, K, V), carry)]
 
 
-def _infer_torch(*tensors):
-    """Forward without what backward needs."""
-    return _forward_torch(*tensors)[:2]
-
-
 def _saved_cpu(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_kept."""
     if packed:
@@ -1612,7 +1480,7 @@ def _saved_cpu(packed, B, T, H, K, V, io, carry):
     return [((B, (T + 31) // 32, H, K, V), carry)]
 
 
-_TORCH = _Form(_prepare_torch, *_one_by_one(_infer_torch, _forward_torch, _backward_torch), _saved_torch, _step_torch)
+_TORCH = _Form(_prepare_torch, *_one_by_one(_forward_torch, _forward_torch, _backward_torch), _saved_torch, _step_torch)
 _CPU = _Form(_prepare_torch, _infer_cpu, _forward_cpu, _backward_cpu, _saved_cpu, _step_cpu)
 
 
@@ -1635,10 +1503,13 @@ _AXES = {
 }
 
 
-def _shape_error(time, cu_seqlens, **tensors):
-    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+def _shape_error(time, cu_seqlens, *tellers, **more):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes.
+
+    tellers: the arguments that tell sizes, in their order.
+    """
     sizes = {}
-    for name, x in tensors.items():
+    for name, x in [*zip(_AXES, tellers), *more.items()]:
         axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
         shape = list(x.shape)
         if cu_seqlens is not None and "T" not in axes:
@@ -1710,11 +1581,11 @@ def _own_rows(tensors, kinds, steps):
 def _sizes(q, k, v, g, cu_seqlens):
     """Sizes of the dims B, T, H, K, V; ValueError where shapes disagree."""
     if q.dim() != 4 or v.dim() != 4:
-        raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g)
+        raise _shape_error(True, cu_seqlens, q, k, v, g)
     B, T, H, K = q.shape
     V = v.shape[3]
-    if k.shape != (B, T, H, K) or v.shape != (B, T, H, V) or g.shape != (B, T, H, K):
-        raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g)
+    if not k.shape == g.shape == (B, T, H, K) or v.shape != (B, T, H, V):
+        raise _shape_error(True, cu_seqlens, q, k, v, g)
     if cu_seqlens is not None:
         B = _sequences(cu_seqlens, q)
     return B, T, H, K, V
@@ -1723,11 +1594,11 @@ def _sizes(q, k, v, g, cu_seqlens):
 def _step_sizes(q, k, v, g):
     """Sizes of the dims B, H, K, V; ValueError where shapes disagree."""
     if q.dim() != 3 or v.dim() != 3:
-        raise _shape_error(False, None, q=q, k=k, v=v, g=g)
+        raise _shape_error(False, None, q, k, v, g)
     B, H, K = q.shape
     V = v.shape[2]
-    if k.shape != (B, H, K) or v.shape != (B, H, V) or g.shape != (B, H, K):
-        raise _shape_error(False, None, q=q, k=k, v=v, g=g)
+    if not k.shape == g.shape == (B, H, K) or v.shape != (B, H, V):
+        raise _shape_error(False, None, q, k, v, g)
     return B, H, K, V
 
 
@@ -1917,32 +1788,14 @@ def _plain_step(*tensors):
     return [*(o.to(x.dtype) for o in results[:1]), *results[1:]]
 
 
-class _StepDerivative(torch.autograd.Function):
-    """One step with its gradient: that of a run of one step."""
-
-    @staticmethod
-    def forward(ctx, *tensors):
-        run = [*(x[:, None] for x in tensors[:4]), *tensors[4:], None, False]
-        *results, saved = _below(_OPS.forward.default, *run)
-        _Derivative.keep(ctx, (*tensors, None, False), saved)
-        return *(o[:, 0].clone() for o in results[:1]), *results[1:]
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        kept = ctx.saved_tensors
-        given, saved = kept[:5], list(kept[5 + 1 :])
-        run = [*(x[:, None] for x in given[:4]), *given[4:], None, False]
-        ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
-        needs = ctx.needs_input_grad
-        gradients = _at_asked(needs, _backward_below(*run, saved, list(needs), *ends))
-        return *(d if d is None else d[:, 0] for d in gradients[:4]), *gradients[4:]
-
-
 def _differentiable_step(*tensors):
+    """The results of one step; their gradient is that of a run of one step."""
     if _needs_plain(tensors):
         return _plain_step(*tensors)
     if _needs_gradient(tensors):
-        return list(_applied(_StepDerivative, *tensors))
+        run = [*(x[:, None] for x in tensors[:4]), *tensors[4:], None, False]
+        results = _applied(_Derivative, _OPS.forward.default, False, *run)
+        return [*(o[:, 0].clone() for o in results[:1]), *results[1:]]  # an operator gives no view
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.step.default(*tensors)
 
@@ -1987,47 +1840,32 @@ def _at_asked(needs, gradients):
 
 
 class _Derivative(torch.autograd.Function):
-    """gla with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+    """gla with its gradient; backward is an operator too, so autograd and compilers never look inside.
+
+    and_saved: whether what backward needs is a result too.
+    """
 
     @staticmethod
-    def forward(ctx, forward, *arguments):
+    def forward(ctx, forward, and_saved, *arguments):
         *results, saved = _below(forward, *arguments)
-        ctx.direct = forward is _forward
-        _Derivative.keep(ctx, arguments, saved)
-        return tuple(results)
-
-    @staticmethod
-    def keep(ctx, arguments, saved):
-        """What backward takes; a result that a loss does not use has no cotangent, not one of zeros."""
         *given, ctx.reverse = arguments
-        ctx.set_materialize_grads(False)
+        ctx.direct = forward is _forward
+        ctx.set_materialize_grads(False)  # a result that a loss does not use has no cotangent, not one of zeros
         ctx.save_for_backward(*given, *saved)
+        if not and_saved:
+            return tuple(results)
+        ctx.mark_non_differentiable(*saved)
+        return *results, *saved
 
     @staticmethod
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:6], list(kept[6:])
-        needs = ctx.needs_input_grad[1:6]
+        needs = ctx.needs_input_grad[2:7]
         arguments = *given, ctx.reverse, saved, list(needs), *cotangents[:2]
-        if ctx.direct and not torch.is_grad_enabled() and _unwatched(cotangents):
-            gradients = _below(_backward, *arguments)
-        else:
-            gradients = _backward_below(*arguments)
-        return None, *_at_asked(needs, gradients), None, None
-
-
-class _DerivativeAndSaved(torch.autograd.Function):
-    """The same, which also gives what backward needs: `forward` where its arguments require a gradient."""
-
-    @staticmethod
-    def forward(ctx, forward, *arguments):
-        *results, saved = _below(forward, *arguments)
-        ctx.direct = False
-        _Derivative.keep(ctx, arguments, saved)
-        ctx.mark_non_differentiable(*saved)
-        return *results, *saved
-
-    backward = _Derivative.backward
+        past = ctx.direct and not torch.is_grad_enabled() and _unwatched(cotangents)
+        gradients = _below(_backward, *arguments) if past else _backward_below(*arguments)
+        return None, None, *_at_asked(needs, gradients), None, None
 
 
 class _SecondDerivative(torch.autograd.Function):
@@ -2136,14 +1974,10 @@ _PLAIN_KEYS, _PLAIN_KINDS = _plain_keys(), frozenset((Tensor, torch.nn.Parameter
 def _unwatched(tensors):
     """Whether torch's dispatcher would do nothing but call the kernel: these are ordinary tensors of a CPU, or None,
     and no mode, transform, trace or profiler looks at operators."""
-    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack() or forward_ad._current_level >= 0:
-        return False
-    if torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state():
-        return False
-    if torch._C._autograd._profiler_enabled():
-        return False
-    tensors = [x for x in tensors if x is not None]
-    if not _PLAIN_KINDS.issuperset(map(type, tensors)):
+    ask, tensors = torch._C, [x for x in tensors if x is not None]
+    watched = ask._len_torch_dispatch_stack() or ask._len_torch_function_stack() or ask._get_tracing_state()
+    watched = watched or ask._are_functorch_transforms_active() or ask._autograd._profiler_enabled()
+    if watched or forward_ad._current_level >= 0 or not _PLAIN_KINDS.issuperset(map(type, tensors)):
         return False
     return _PLAIN_KEYS.issuperset(map(torch._C.DispatchKeySet.raw_repr, map(torch._C._dispatch_keys, tensors)))
 
@@ -2154,7 +1988,7 @@ def _call_run(*arguments):
         return _call(_OPS.run.default, *arguments)
     if not _unwatched(arguments[:-1]):
         return _call(_OPS.run.default, *arguments)
-    return _Derivative.apply(_forward, *arguments)
+    return _Derivative.apply(_forward, False, *arguments)
 
 
 def _differentiable_run(*arguments):
@@ -2162,7 +1996,7 @@ def _differentiable_run(*arguments):
     if _needs_plain(tensors):
         return _plain(*arguments)
     if _needs_gradient(tensors):
-        return list(_applied(_Derivative, _OPS.forward.default, *arguments))
+        return list(_applied(_Derivative, _OPS.forward.default, False, *arguments))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.run.default(*arguments)
 
@@ -2172,7 +2006,7 @@ def _differentiable_forward(*arguments):
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        results = _applied(_DerivativeAndSaved, _OPS.forward.default, *arguments)
+        results = _applied(_Derivative, _OPS.forward.default, True, *arguments)
         return *results[:2], list(results[2:])
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.forward.default(*arguments)
@@ -2190,6 +2024,7 @@ def _differentiable_backward(*arguments):
 
 
 _OWN = "BBBBB"  # B: an argument has a batch axis; -: it is shared by the batch
+_BEHIND = {"step": "", "backward": "----BB"}  # of the arguments that follow these
 
 
 def _folded(x, dim, members):
@@ -2215,50 +2050,30 @@ def _in_turn(operator, members, dims, arguments):
     return together, [[0] * len(x) if isinstance(x, list) else 0 for x in together]
 
 
-def _rule(name, differentiates):
-    """How an operator acts on batched arguments. differentiates: whether gradients of shared ones must stay apart."""
+def _rule(name):
+    """How an operator acts on batched arguments: as one call of a larger batch, or on each member in turn."""
 
     def rule(info, dims, *arguments):
         operator, members = getattr(_OPS, name).default, info.batch_size
-        tensors, here = arguments[:5], dims[:5]
-        shared = any(d is not None and own == "-" for d, own in zip(here, _OWN))
         packed = name != "step" and arguments[5] is not None
-        if shared or packed or differentiates or all(d is None for d in here):
+        if packed or all(d is None for d in dims[:5]):
             return _in_turn(operator, members, dims, arguments)
-        size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
-        flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
-        if name == "backward":
-            *more, saved, needs = arguments[5:9]
-            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[9:], dims[9:])]
-            return _unfolded(operator(*flat, *more, saved, needs, *ends), members, size)
-        results = operator(*flat, *arguments[5:])
-        if name != "forward":
-            return _unfolded(results, members, size)
-        results, places = _unfolded(results[:-1], members, size), results[-1]
-        return (*results[0], places), (*results[1], [None] * len(places))
+        kinds = _OWN + _BEHIND.get(name, "--")
+        flat = [x if k == "-" or x is None else _folded(x, d, members) for x, d, k in zip(arguments, dims, kinds)]
+        results = operator(*flat)
+        kept = len(results) - (name == "forward")  # what it saves has a layout of its own
+        apart = [x.unflatten(0, (members, x.shape[0] // members)) for x in results[:kept]]
+        return (*apart, *results[kept:]), (*[0] * kept, *([None] * len(x) for x in results[kept:]))
 
     return rule
 
 
-def _unfolded(results, members, size):
-    """Results of the larger batch with the members' axis in front again, and the place of that axis."""
-    return [x.unflatten(0, (members, size)) for x in results], [0] * len(results)
-
-
-def _rules():
-    """Operator -> its rule."""
-    apart = False  # whether an argument is shared, whose gradient each member has for itself
-    return {"run": _rule("run", False), "step": _rule("step", False)} | {
-        name: _rule(name, apart) for name in ("forward", "backward")
-    }
-
-
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_9b5bb6af6d84", 0
+    name, tries = "seqc_gla_f758d9bac0f3", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_9b5bb6af6d84_{tries}"
+        name = f"seqc_gla_f758d9bac0f3_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -2269,21 +2084,18 @@ def _register():
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
     library.define(f"backward({taken}, Tensor[] saved, bool[] needs, {', '.join(cotangents)}) -> Tensor[]")
     library.define(f"step({once}) -> ({given})")
-    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
-    kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
-    derivatives = {
-        "run": _differentiable_run,
-        "forward": _differentiable_forward,
-        "backward": _differentiable_backward,
-        "step": _differentiable_step,
+    operators = {
+        "run": (_run, _differentiable_run, _fake_run),
+        "forward": (_forward, _differentiable_forward, _fake_forward),
+        "backward": (_backward, _differentiable_backward, _fake_backward),
+        "step": (_step, _differentiable_step, _fake_step),
     }
-    rules = _rules()
-    for operator, kernel in kernels.items():
+    for operator, (kernel, derivative, fake) in operators.items():
         library.impl(operator, kernel, "CPU")
         library.impl(operator, kernel, "CUDA")
-        library.impl(operator, derivatives[operator], "Autograd")
-        torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
-        torch.library.register_vmap(f"{name}::{operator}", rules[operator], lib=library)
+        library.impl(operator, derivative, "Autograd")
+        torch.library.register_fake(f"{name}::{operator}", fake, lib=library)
+        torch.library.register_vmap(f"{name}::{operator}", _rule(operator), lib=library)
     getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
     return getattr(torch.ops, name)
 
@@ -2832,16 +2644,22 @@ struct Call {
 constexpr i64 chunks(i64 n) { return (n + W - 1) / W; }  // vectors that n values fill
 constexpr i64 padded(i64 n) { return chunks(n) * W; }
 constexpr i64 quotient(i64 n, i64 by) { return (n + by - 1) / by; }  // rounded up
+constexpr i64 fitting(i64 most, i64 room) { return std::max<i64>(1, std::min(most, room)); }
 constexpr i64 divisor(i64 n, i64 most) {  // the largest divisor of n that is at most `most`
   i64 d = std::max<i64>(1, std::min(n, most));
   while (n % d) --d;
   return d;
 }
+// Loops over the vectors of n values: blocks of CB vectors, as many as leave no rest, at most `most`; c0 is the first of one.
+// BLOCKS_OF: those from `first` up to `last`, the b-th at its `place`. VECTORS: of one block; `at` is where a vector begins.
+#define BLOCKS(n, most)                                               \
+  if constexpr (constexpr i64 CB = divisor((n) / W, most); true)      \
+    for (i64 c0 = 0; c0 < (n) / W; c0 += CB)
+#define VECTORS(count) UNROLL for (int c = 0; c < count; ++c) if (const i64 at = (c0 + c) * W; true)
+#define EACH_VECTOR(n, most) BLOCKS(n, most) VECTORS(CB)
 
 INLINE vec splat(real x) { return x - vec{}; }
 INLINE vec splat(vec x) { return x; }
-INLINE mask truth(bool x) { return mask{} - whole(x); }
-INLINE mask truth(mask x) { return x; }
 INLINE vec lanes() {  // 0, 1, 2, ...
   vec r{};
   for (int i = 0; i < W; ++i) r[i] = real(i);
@@ -2910,66 +2728,6 @@ template <bool full>
 INLINE void store(real* p, vec x, i64 left) { return full || left >= W ? store(p, x) : store_some(p, x, left); }
 template <bool full>
 INLINE void store(real* p, real x, i64 left) { store<full>(p, splat(x), left); }
-// The same, and the next step's element is fetched into the cache: `ahead` is the distance to it.
-template <bool full>
-INLINE vec load_early(const real* p, i64 left, i64 ahead) {
-  __builtin_prefetch(p + ahead, 0);
-  return load<full>(p, left);
-}
-INLINE void stream(real* p, vec x) {  // past the caches, so that the memory there need not be read first; p is aligned
-#if defined(__AVX__) && defined(__clang__)
-  __builtin_nontemporal_store(x, reinterpret_cast<vec*>(p));
-#elif defined(__AVX512F__)
-  __builtin_ia32_movntdq512(reinterpret_cast<longs*>(p), (longs)x);
-#elif defined(__AVX__)
-  __builtin_ia32_movntdq256(reinterpret_cast<longs*>(p), (longs)x);
-#else
-  store(p, x);
-#endif
-}
-INLINE void streamed() {  // what was streamed is visible to other threads from here on
-#if defined(__AVX__)
-  __builtin_ia32_sfence();
-#endif
-}
-template <bool full, class X>
-INLINE void store_early(real* p, X x, i64 left, i64 ahead, bool large) {  // large: too large an array for the caches
-  if (full && large && reinterpret_cast<std::uintptr_t>(p) % BYTES == 0) return stream(p, splat(x));
-  __builtin_prefetch(p + ahead, 1);
-  store<full>(p, x, left);
-}
-// Elements that lie apart. A part of a vector is rare, and of many instructions: compiled once.
-INLINE vec gather_all(const real* p, i64 stride) {
-  vec r{};
-  UNROLL for (int i = 0; i < W; ++i) r[i] = p[i * stride];
-  return r;
-}
-ONCE vec gather_some(const real* p, i64 stride, i64 low, i64 high) {  // the lanes from low up to high, and 0 in the others
-  vec r{};
-  for (int i = 0; i < W; ++i)
-    if (i >= low && i < high) r[i] = p[i * stride];
-  return r;
-}
-template <bool full>
-INLINE vec gather(const real* p, i64 stride, i64 left) {
-  return full || left >= W ? gather_all(p, stride) : gather_some(p, stride, 0, left);
-}
-ONCE void scatter_some(real* p, vec x, i64 stride, i64 left) {
-  for (int i = 0; i < W; ++i)
-    if (i < left) p[i * stride] = x[i];
-}
-template <bool full>
-INLINE void scatter(real* p, vec x, i64 stride, i64 left) {
-  if (!full && left < W) return scatter_some(p, x, stride, left);
-  UNROLL for (int i = 0; i < W; ++i) p[i * stride] = x[i];
-}
-template <bool full>
-INLINE void scatter(real* p, real x, i64 stride, i64 left) { scatter<full>(p, splat(x), stride, left); }
-// The vector of elements from `at` on that lie between `low` and `high`, and 0 elsewhere; p points at the first of them.
-INLINE vec moved(const real* p, i64 stride, i64 at, i64 low, i64 high) {
-  if (at < low || at + W > high) return gather_some(p, stride, low - at, high - at);
-  return stride == 1 ? load(p) : gather_all(p, stride);
-}
 template <bool full>
 INLINE vec keep(vec x, i64 left, real otherwise) {  // lanes outside are replaced before a sum over lanes
   return full || left >= W ? x : lanes() < splat(real(left)) ? x : splat(otherwise);
@@ -2986,8 +2744,6 @@ INLINE vec pair_high(vec a, vec b, std::integer_sequence<int, l...>) {
 }
 INLINE real seqc_max(real a, real b) { return a > b || a != a ? a : b; }
 INLINE vec seqc_max(vec a, vec b) { return ((a > b) | (a != a)) ? a : b; }
-INLINE real seqc_min(real a, real b) { return a < b || a != a ? a : b; }
-INLINE vec seqc_min(vec a, vec b) { return ((a < b) | (a != a)) ? a : b; }
 template <bool most, int d>
 INLINE void fold_rows(vec* r) {
   if constexpr (d > 0) {
@@ -3008,36 +2764,6 @@ ONCE void across(const real* rows, real* out, i64 n) {  // rows: n vectors; out:
     store(out + i, r[0]);
   }
 }
-template <bool most>
-INLINE real total(vec x) {
-  alignas(BYTES) real out[W];
-  alignas(BYTES) real row[W];
-  store(row, x);
-  across<most>(row, out, 1);
-  return out[0];
-}
-
-// Choice and truth values, for scalars and vectors alike.
-template <class C, class A, class B>
-INLINE auto seqc_where(C c, A a, B b) {
-  if constexpr (std::is_same_v<C, bool>)
-    return c ? splat(a) : splat(b);
-  else
-    return c ? splat(a) : splat(b);
-}
-INLINE real seqc_where(bool c, real a, real b) { return c ? a : b; }
-INLINE bool seqc_and(bool a, bool b) { return a && b; }
-INLINE bool seqc_or(bool a, bool b) { return a || b; }
-INLINE bool seqc_not(bool a) { return !a; }
-template <class A, class B>
-INLINE mask seqc_and(A a, B b) { return truth(a) & truth(b); }
-template <class A, class B>
-INLINE mask seqc_or(A a, B b) { return truth(a) | truth(b); }
-INLINE mask seqc_not(mask a) { return ~a; }
-INLINE real as_real(bool x) { return x ? real(1) : real(0); }
-INLINE vec as_real(mask x) { return x ? splat(real(1)) : vec{}; }
-INLINE real as_real(real x) { return x; }
-INLINE vec as_real(vec x) { return x; }
 
 template <int d, int... l>
 INLINE vec pair_first(vec a, vec b, std::integer_sequence<int, l...>) {
@@ -3072,76 +2798,14 @@ ONCE void transpose(const real* from, i64 from_stride, real* to, i64 to_stride, 
     }
 }
 
-// Threads that share a program: each takes a part of the vectors of every loop nest, and all meet after it.
-struct Team {
-  struct Common {
-    alignas(64) std::atomic<i64> arrived{0};
-    alignas(64) std::atomic<i64> turn{0};
-    void* memory = nullptr;
-  };
-  Common* common;
-  i64 member, members;
-  bool first() const { return member == 0; }
-  i64 from(i64 blocks) const { return blocks * member / members; }
-  i64 upto(i64 blocks) const { return blocks * (member + 1) / members; }
-  // every second step goes backwards, so that it begins with what the caches still have of the step before
-  i64 there(i64 b, i64 blocks, i64 step) const { return step & 1 ? from(blocks) + upto(blocks) - 1 - b : b; }
-  void meet() const {
-    if (members > 1) wait();
-  }
-  __attribute__((noinline)) void wait() const {
-    const i64 now = common->turn.load(std::memory_order_relaxed);
-    if (common->arrived.fetch_add(1, std::memory_order_acq_rel) == members - 1) {
-      common->arrived.store(0, std::memory_order_relaxed);
-      common->turn.store(now + 1, std::memory_order_release);
-      return;
-    }
-    for (int waited = 0; common->turn.load(std::memory_order_acquire) == now; ++waited) {
-      if (waited > 64) sched_yield();  // another one may need this core to arrive
-#if defined(__x86_64__)
-      else __builtin_ia32_pause();
-#endif
-    }
-  }
-};
-
-// Runs all programs on so many threads: each by one of them, or (wide, and fewer programs than half the threads) by a team.
-template <class Run>
-int run_programs(i64 programs, i64 threads, bool wide, const Run& run) {
-  int failed = 0;
-#if defined(_OPENMP)
-  const i64 members = wide && programs ? threads / programs : 1;
-  if (members > 1) {
-    std::unique_ptr<Team::Common[]> teams(new (std::nothrow) Team::Common[programs]);
-    if (!teams) return 1;
-    bool alone = false;
-#pragma omp parallel num_threads(int(members * programs)) reduction(| : failed)
-    {
-      const i64 thread = omp_get_thread_num();
-      if (omp_get_num_threads() == members * programs)
-        failed |= run(thread / members, Team{&teams[thread / members], thread % members, members});
-      else if (thread == 0)
-        alone = true;  // the system has not as many threads to give
-    }
-    if (!alone) return failed;
-  }
-#endif
-#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (threads > 1)
-  for (i64 program = 0; program < programs; ++program) {
-    Team::Common own;
-    failed |= run(program, Team{&own, 0, 1});
-  }
-  return failed;
-}
-
 template <class Scratch>
 Scratch* scratch() {  // one per thread and kernel, kept between calls; zero at first
   static thread_local std::unique_ptr<Scratch> kept;
   if (!kept) kept.reset(new (std::nothrow) Scratch());
   return kept.get();
 }
+
 constexpr bool single = sizeof(real) == 4;
-constexpr real infinity = std::numeric_limits<real>::infinity();
 constexpr int FRACTION = single ? 23 : 52;  // bits of a fraction
 constexpr int BIAS = single ? 127 : 1023;
 
@@ -3190,10 +2854,6 @@ INLINE vec scaled(vec x, vec n) {  // in two factors: the result may lie outside
   return x * power2(half) * power2(k - half);
 }
 #endif
-INLINE vec seqc_abs(vec x) { return number(bits(x) & std::numeric_limits<whole>::max()); }
-INLINE vec signed_as(vec x, vec sign) {
-  return number(bits(seqc_abs(x)) | (bits(sign) & std::numeric_limits<whole>::min()));
-}
 
 template <int n>
 INLINE vec horner(vec x, const real (&c)[n]) {
@@ -3231,97 +2891,11 @@ INLINE vec seqc_exp(vec x) {
   const Reduced e = reduce(at_least(bottom, at_most(top, x)));
   return scaled(e.p + real(1), e.n);
 }
-INLINE vec seqc_expm1(vec x) {
-  constexpr real top = single ? 89 : 710;
-  const Reduced e = reduce(at_least(real(-50), at_most(top, x)));
-  const vec scale = scaled(splat(real(1)), e.n - real(1));
-  const vec y = (e.p * scale + (scale - real(0.5))) * real(2);
-  return x == vec{} ? x : y;
-}
-INLINE vec seqc_log(vec x) {
-  constexpr real high = single ? real(0.693145751953125) : real(0.69314718036912381649);
-  constexpr real low = single ? real(1.4286068203094172e-6) : real(1.9082149292705877e-10);
-  constexpr real lift = single ? real(33554432.0) : real(18014398509481984.0);  // 2^25, 2^54: out of the subnormals
-  constexpr whole root = single ? whole(0x3f3504f3) : whole(0x3fe6a09e667f3bcdLL);  // sqrt(1/2)
-  const mask tiny = x < std::numeric_limits<real>::min();
-  const mask raw = bits(tiny ? x * lift : x);
-  const mask n = (raw - root) >> FRACTION;
-  const vec f = number(raw - (n << FRACTION)) - real(1);
-  const mask down = tiny & whole(single ? 25 : 54);
-  const vec k = __builtin_convertvector(n - down, vec);
-  const vec s = f / (f + real(2)), z = s * s;
-  vec p;
-  if constexpr (single) {
-    constexpr real c[] = {0.6666666655404201243, 0.40000122211810649396, 0.28550778633191965434,
-                          0.23331614471843499235};
-    p = z * horner(z, c);
-  } else {
-    constexpr real c[] = {0.66666666666666666463, 0.40000000000000883236, 0.28571428570799785031,
-                          0.22222222392581045097, 0.18181795547521136235, 0.15386244737621666606,
-                          0.13268638369266823879, 0.1308803485092755383};
-    p = z * horner(z, c);
-  }
-  const vec square = f * f * real(0.5);
-  const vec y = k * high - ((square - (s * (square + p) + k * low)) - f);
-  const vec outside = x == vec{} ? splat(-infinity) : x < vec{} ? splat(std::numeric_limits<real>::quiet_NaN()) : x;
-  return ((x > vec{}) & (x < infinity)) ? y : outside;  // inf and NaN are their own logarithms
-}
-INLINE vec seqc_log1p(vec x) {
-  const vec u = x + real(1);
-  const vec y = seqc_log(u) + (x - (u - real(1))) / u;
-  return ((x > real(-1)) & (x < infinity)) ? (x == vec{} ? x : y) : seqc_log(u);
-}
-INLINE vec seqc_sigmoid(vec x) {
-  const vec e = seqc_exp(-seqc_abs(x)), r = real(1) / (e + real(1));
-  return x >= vec{} ? r : e * r;
-}
-INLINE vec seqc_softplus(vec x) {
-  const vec positive = x < vec{} ? vec{} : x;  // NaN stays
-  return positive + seqc_log1p(seqc_exp(-seqc_abs(x)));
-}
-INLINE vec seqc_logsigmoid(vec x) { return -seqc_softplus(-x); }
-INLINE vec seqc_logaddexp(vec a, vec b) {
-  const vec high = seqc_max(a, b), gap = seqc_abs(a - b);
-  return a == b ? a + real(0.693147180559945309417) : high + seqc_log1p(seqc_exp(-gap));
-}
-INLINE vec seqc_tanh(vec x) {
-  const vec e = seqc_expm1(seqc_abs(x) * real(-2));
-  return signed_as(e / (e + real(2)), x);
-}
-INLINE vec seqc_sign(vec x) {
-  const vec one = splat(real(1));
-  return x > vec{} ? one : (x < vec{} ? -one : x);
-}
 INLINE vec seqc_sqrt(vec x) {
   vec r;
   for (int i = 0; i < W; ++i) r[i] = std::sqrt(x[i]);
   return r;
 }
-#define SEQC_BY_LANE(name)                              \
-  INLINE vec seqc_##name(vec x) {                       \
-    vec r;                                              \
-    for (int i = 0; i < W; ++i) r[i] = std::name(x[i]); \
-    return r;                                           \
-  }
-SEQC_BY_LANE(erf)
-SEQC_BY_LANE(sin)
-SEQC_BY_LANE(cos)
-INLINE vec seqc_pow(vec x, vec y) {
-  vec r;
-  for (int i = 0; i < W; ++i) r[i] = std::pow(x[i], y[i]);
-  return r;
-}
-INLINE vec seqc_pow(vec x, real y) {
-  if (y == real(2)) return x * x;
-  if (y == real(1)) return x;
-  if (y == real(-1)) return real(1) / x;
-  return seqc_pow(x, splat(y));
-}
-INLINE vec seqc_pow(real x, vec y) { return seqc_pow(splat(x), y); }
-INLINE vec seqc_logaddexp(real a, vec b) { return seqc_logaddexp(splat(a), b); }
-INLINE vec seqc_logaddexp(vec a, real b) { return seqc_logaddexp(a, splat(b)); }
-INLINE vec seqc_min(real a, vec b) { return seqc_min(splat(a), b); }
-INLINE vec seqc_min(vec a, real b) { return seqc_min(a, splat(b)); }
 INLINE vec seqc_max(real a, vec b) { return seqc_max(splat(a), b); }
 INLINE vec seqc_max(vec a, real b) { return seqc_max(a, splat(b)); }
 
@@ -3329,42 +2903,19 @@ INLINE vec seqc_max(vec a, real b) { return seqc_max(a, splat(b)); }
 #define SEQC_SCALAR(name) \
   INLINE real seqc_##name(real x) { return seqc_##name(splat(x))[0]; }
 SEQC_SCALAR(exp)
-SEQC_SCALAR(expm1)
-SEQC_SCALAR(log)
-SEQC_SCALAR(log1p)
-SEQC_SCALAR(sigmoid)
-SEQC_SCALAR(softplus)
-SEQC_SCALAR(logsigmoid)
-SEQC_SCALAR(tanh)
-INLINE real seqc_abs(real x) { return std::fabs(x); }
 INLINE real seqc_sqrt(real x) { return std::sqrt(x); }
-INLINE real seqc_sign(real x) { return x > 0 ? real(1) : (x < 0 ? real(-1) : x); }
-INLINE real seqc_erf(real x) { return std::erf(x); }
-INLINE real seqc_sin(real x) { return std::sin(x); }
-INLINE real seqc_cos(real x) { return std::cos(x); }
-INLINE real seqc_pow(real x, real y) { return y == real(2) ? x * x : std::pow(x, y); }
-INLINE real seqc_logaddexp(real a, real b) { return seqc_logaddexp(splat(a), splat(b))[0]; }
-}  // namespace
-
-namespace {
-constexpr Team alone{nullptr, 0, 1};
-
-ONCE void fill(real* p, i64 n, real x) {
-  for (i64 i = 0; i < n; i += W) store<false>(p + i, x, n - i);
-}
 
 // Copies `rows` of `columns` numbers that are neighbours. Vectors of a row are W * apart numbers apart where they go to:
-// neighbours too (apart: 1), or in tiles. Each thread takes a part of the columns. Compiled once.
+// neighbours too (apart: 1), or in tiles. begin: the first column that is copied. Compiled once.
 ONCE void copy(
-    const Team& team, const real* from, i64 from_stride, real* to, i64 to_stride, i64 apart, i64 rows, i64 columns) {
-  const i64 all = chunks(columns), begin = W * team.from(all), end = std::min(columns, W * team.upto(all));
-  for (i64 j0 = begin; j0 < end; j0 += 8 * W)
+    const real* from, i64 from_stride, real* to, i64 to_stride, i64 apart, i64 rows, i64 columns, i64 begin = 0) {
+  for (i64 j0 = begin; j0 < columns; j0 += 8 * W)
     for (i64 i = 0; i < rows; ++i)
-      for (i64 j = j0; j < std::min(end, j0 + 8 * W); j += W)
-        store<false>(to + i * to_stride + j * apart, load<false>(from + i * from_stride + j, end - j), end - j);
+      for (i64 j = j0; j < std::min(columns, j0 + 8 * W); j += W)
+        store<false>(to + i * to_stride + j * apart, load<false>(from + i * from_stride + j, columns - j), columns - j);
 }
-}  // namespace
 
+}  // namespace
 
 // Pages of two megabytes, where the system grants them, for the part of an array that fills such pages.
 extern "C" void seqc_large_pages(void* array, i64 bytes) {
@@ -3375,7 +2926,6 @@ extern "C" void seqc_large_pages(void* array, i64 bytes) {
   if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a wish: it may be refused
 #endif
 }
-
 
 // The kernels of this library: FORWARD, BACKWARD, STEP (one step, with its function for Python) or ALL.
 #define FORWARD 1
@@ -3545,15 +3095,15 @@ extern "C" Object* seqc_direct(Object* self, Object* const* given, std::ptrdiff_
   thread_local std::unique_ptr<char[]> aside;  // new states, where several programs read the old ones
   thread_local i64 room = 0;
   i64 used = 0;
-  const auto moved = [&](i64 state) {
+  const auto overwritten = [&](i64 state) {
     return d.shared[state] && arrays[arguments + outputs + state] == arrays[arguments - states + state];
   };
-  for (i64 s = 0; s < states; ++s) used += moved(s) ? bytes[arguments - states + s] : 0;
+  for (i64 s = 0; s < states; ++s) used += overwritten(s) ? bytes[arguments - states + s] : 0;
   if (used > room) aside.reset(new (std::nothrow) char[used]), room = aside ? used : 0;
   if (used > room) return declined();
   used = 0;
   for (i64 s = 0; s < states; ++s) {
-    if (!moved(s)) continue;
+    if (!overwritten(s)) continue;
     arrays[arguments + outputs + s] = aside.get() + used;
     used += bytes[arguments - states + s];
   }

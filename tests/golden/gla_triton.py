@@ -40,6 +40,7 @@ dtypes, errors, autograd, torch.compile.
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable
@@ -113,12 +114,12 @@ def gla(
     B, T, H, K, V = _sizes(q, k, v, g, cu_seqlens)
     carry = _carry(q)
     if S_0 is None:
-        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+        S_0 = q.new_zeros((), dtype=carry).expand(B, H, K, V)
     elif S_0.shape != (B, H, K, V):
-        raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g, S_0=S_0)
+        raise _shape_error(True, cu_seqlens, q, k, v, g, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = _to_carry("S_0", S_0, carry)
-    return GLAResult(*_call_run(q, k, v, g, S_0, cu_seqlens, reverse))
+    return GLAResult(*_call(_OPS.run.default, q, k, v, g, S_0, cu_seqlens, reverse))
 
 
 def gla_step(
@@ -151,7 +152,7 @@ def gla_step(
     if S_0 is None:
         S_0 = q.new_zeros((B, H, K, V), dtype=carry)
     elif S_0.shape != (B, H, K, V):
-        raise _shape_error(False, None, q=q, k=k, v=v, g=g, S_0=S_0)
+        raise _shape_error(False, None, q, k, v, g, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = _to_carry("S_0", S_0, carry)
     _result = GLAResult(*_call(_OPS.step.default, q, k, v, g, S_0))
@@ -176,7 +177,7 @@ class GLA(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.axis = axis
-        self.dims = {"H": H, "K": K, "V": V}
+        self.dims = _whole_sizes(H=H, K=K, V=V)
 
     def forward(
         self,
@@ -192,6 +193,7 @@ class GLA(torch.nn.Module):
         states_every: int | None = None,
     ) -> GLAResult:
         """The recurrence over a sequence; see `gla`."""
+        _as_made(self, q=q, v=v)
         return gla(
             q,
             k,
@@ -216,6 +218,8 @@ class GLA(torch.nn.Module):
         into: GLAResult | None = None,
     ) -> GLAResult:
         """One step; see `gla_step`."""
+        if S_0 is None:
+            _as_made(self, q=q, v=v)
         return gla_step(q, k, v, g, S_0=S_0, inplace=inplace, into=into)
 
     if TYPE_CHECKING:
@@ -319,27 +323,28 @@ def _forward_torch(q, k, v, g, S_0):
 
     S_all = torch.stack(S_all)
     from_start = torch.exp(_cumsum(log_decay, -2))
-    x2 = torch.abs(v) < math.inf
-    x3 = BT_ - row
-    m = torch.where(x2, 0.0, x3[:, None]).amax(-2)[..., None, :] >= x3[:, None]
+    # what is not finite makes NaN of the sums that it is in, and of no others
+    finite = torch.abs(v) < math.inf
+    x2 = BT_ - row
+    m = torch.where(finite, 0.0, x2[:, None]).amax(-2)[..., None, :] >= x2[:, None]
     log_decay_u8 = _upper(log_decay, 8, -2)
     log_decay_l8 = _lower(log_decay, 8, -2)
-    x4 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
+    x3 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
     w_l8 = _lower(w, 8, -2)
     q_u8 = _upper(q, 8, -2)
-    A_8 = q_u8 * torch.exp(_cumsum(log_decay_u8, -2)) @ (w_l8 * x4).mT
+    A_8 = q_u8 * torch.exp(_cumsum(log_decay_u8, -2)) @ (w_l8 * x3).mT
     log_decay_u4 = _upper(log_decay, 4, -2)
     log_decay_l4 = _lower(log_decay, 4, -2)
-    x5 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
+    x4 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
     w_l4 = _lower(w, 4, -2)
     q_u4 = _upper(q, 4, -2)
-    A_4 = q_u4 * torch.exp(_cumsum(log_decay_u4, -2)) @ (w_l4 * x5).mT
+    A_4 = q_u4 * torch.exp(_cumsum(log_decay_u4, -2)) @ (w_l4 * x4).mT
     log_decay_u2 = _upper(log_decay, 2, -2)
     log_decay_l2 = _lower(log_decay, 2, -2)
-    x6 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
+    x5 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
     w_l2 = _lower(w, 2, -2)
     q_u2 = _upper(q, 2, -2)
-    A_2 = q_u2 * torch.exp(_cumsum(log_decay_u2, -2)) @ (w_l2 * x6).mT
+    A_2 = q_u2 * torch.exp(_cumsum(log_decay_u2, -2)) @ (w_l2 * x5).mT
     log_decay_u1 = _upper(log_decay, 1, -2)
     w_l1 = _lower(w, 1, -2)
     q_u1 = _upper(q, 1, -2)
@@ -350,9 +355,9 @@ def _forward_torch(q, k, v, g, S_0):
     _pairs(A, 4).add_(A_4)
     _pairs(A, 2).add_(A_2)
     _pairs(A, 1).add_(A_1)
-    x7 = q * from_start @ S_all[:-1] + torch.where(m, math.nan, A @ torch.where(x2, v, 0.0))
+    x6 = q * from_start @ S_all[:-1] + torch.where(m, math.nan, A @ torch.where(finite, v, 0.0))
     # output o = sum[K](q * S) / sqrt(K)
-    o = x7 / math.sqrt(K)
+    o = x6 / math.sqrt(K)
     return _sequence(o.transpose(2, 3), T), S, S_all
 
 
@@ -594,6 +599,7 @@ def gla_forward_kernel(
         if OUTPUTS:
             b_q_kept = tl.load(p_q_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
             b_sum = tl.dot(b_q_kept.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+            # what is not finite makes NaN of the sums that it is in, and of no others
             m_x = (tl.abs(b_v) < float("inf"))
             m_x_1 = (tl.max(tl.where(m_x, 0.0, b_x[:, None]), 0)[None, :] >= b_x[:, None])
             b_A_kept = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
@@ -690,6 +696,7 @@ def gla_outputs_kernel(
     o_r = tl.minimum(o_t, T - 1 - i_0)
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    # what is not finite makes NaN of the sums that it is in, and of no others
     m_x = (tl.abs(b_v) < float("inf"))
     b_v_low = tl.where(m_x, b_v, 0.0)
     b_x = BT - o_t.to(tl.float32)
@@ -950,12 +957,12 @@ def gla_steps_kernel(
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
-# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, whether a program does one block
-# after the other, and launches: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
+# Programs that share a multiprocessor, nanoseconds of a block of one alone there and of so many, bytes that a block moves,
+# whether a program does one block after the other, and launches: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (5, 1416, 4480, True, 1),
-    "states": (12, 1228, 3136, True, 1),
-    "outputs": (32, 5540, 3712, False, 1),
+    "forward": (5, 725, 1416, 4480, True, 1),
+    "states": (12, 548, 1228, 3136, True, 1),
+    "outputs": (12, 1360, 7271, 14848, False, 1),
 }
 
 
@@ -967,7 +974,7 @@ def _needs_triton(io, K, V):
         "forward": (16 * BK * io + 32 * BK * io, 512 * io + 16 * BK * 2 * io + 256 * io),
         "pairs": (16 * BK * 2 * io, 16 * BK * 3 * io),
         "states": (256 * io + 16 * BK * io, 256 * io + 16 * BK * io),
-        "outputs": (256 * io + 16 * BK * io, 16 * BK * 2 * io + 256 * 2 * io),
+        "outputs": (1024 * io + 64 * BK * io, 64 * BK * io + 16 * BK * io + 1024 * io + 256 * io),
         "cotangents": (16 * BK * io + 256 * io, 16 * BK * io + 256 * io),
         "gradients_V": (1024 * io + 64 * BK * io, 16 * BK * io + 64 * BK * io + 256 * io + 1024 * io),
         "gradients_K": (64 * BV * 2 * io, 16 * BV * 2 * io + 64 * BV * 2 * io + 1024 * 3 * io),
@@ -1050,7 +1057,7 @@ def _run_triton(save, q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     way = _way(
         _PACE, q, NT,
         {"forward": B * H * NV},
-        {"states": B * H * -(-V // min(_pad(V, 16), 16)), "outputs": B * H * -(-V // min(_pad(V, 16), 16))},
+        {"states": B * H * -(-V // min(_pad(V, 16), 16)), "outputs": B * H * -(-V // min(_pad(V, 16), 64))},
     )
     if way == 1:
         BV = min(_pad(V, 16), 16)
@@ -1062,9 +1069,11 @@ def _run_triton(save, q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
             SAVE=save and N_KEPT > 0, OUTPUTS=False, num_warps=4, num_stages=_stages("states", 2, q, K, V),
             enable_fp_fusion=True,
         )
+        BV = min(_pad(V, 16), 64)
+        NV = -(-V // BV)
         gla_outputs_kernel[(N_BLOCKS * H * NV,)](
             S_in, q_kept, v, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=1, num_stages=1, enable_fp_fusion=True,
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         gla_forward_kernel[(B * H * NV,)](
@@ -1163,15 +1172,18 @@ def _step_triton(q, k, v, g, S_0):
 
 def _cast(q, k, v, g):
     """The inputs in the dtypes that the operators take."""
-    main = q.dtype
-    if (
-        k.dtype != main
-        or v.dtype != main
-        or g.dtype != main
-        or main not in _FLOATS
-        or (q.device.type in _AUTOCAST and torch.is_autocast_enabled(q.device.type))
-    ):
-        return _fit(q, k, v, g)
+    try:
+        main = q.dtype
+        if (
+            k.dtype != main
+            or v.dtype != main
+            or g.dtype != main
+            or main not in _FLOATS
+            or (q.device.type in _AUTOCAST and torch.is_autocast_enabled(q.device.type))
+        ):
+            return _fit(q, k, v, g)
+    except AttributeError:  # one is no tensor
+        raise _dtype_error(q=q, k=k, v=v, g=g) from None
     return q, k, v, g
 
 
@@ -1194,10 +1206,13 @@ def _fit(*inputs):
 
 def _dtype_error(**tensors):
     """The first tensor whose dtype is not served, as an error that says what to do."""
-    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
+    name, x = next((name, x) for name, x in tensors.items() if getattr(x, "dtype", None) not in _FLOATS)
+    if not isinstance(x, Tensor):
+        kind = {"NoneType": "None", "ndarray": "an array of numpy"}.get(type(x).__name__, f"a {type(x).__name__}")
+        help = {"ndarray": f": torch.from_numpy({name})", "list": f": torch.tensor({name})"}.get(type(x).__name__, "")
+        return TypeError(f"gla: {name} is {kind}; it is a tensor [{_AXES[name].replace(' ', ', ')}]{help}")
+    dtype = x.dtype
     what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
-    if not isinstance(dtype, torch.dtype):
-        return TypeError(f"gla: {name} is an array of numpy; it is a tensor: torch.from_numpy({name})")
     if dtype.is_complex:
         help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
     elif dtype.is_floating_point:
@@ -1222,12 +1237,67 @@ _GATES = frozenset("g".split())
 
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
-        return operator(*arguments)
-    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
+    needed = torch.compiler.is_compiling() or torch.is_grad_enabled() or forward_ad._current_level >= 0  # tangents
+    if needed or torch.is_inference_mode_enabled():
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
+
+
+def _named(function, module=False):
+    """The function, or the call of a Module with this `forward`, whose errors name the argument that does not fit."""
+
+    @functools.wraps(function)
+    def call(*given, **named):
+        try:
+            return (torch.nn.Module.__call__ if module else function)(*given, **named)
+        except (AttributeError, TypeError):
+            _check_call(function, given, named)
+            raise
+
+    return call
+
+
+def _check_call(function, given, named):
+    """TypeError where an argument is unknown, missing, given twice or no tensor."""
+    import inspect
+
+    head, who = inspect.signature(function), function.__qualname__.removesuffix(".forward").removesuffix(".__init__")
+    known = {name: x for name, x in head.parameters.items() if name != "self"}
+    takes = ", ".join(f"{x} [{_AXES[x].replace(' ', ', ')}]" if x in _AXES else f"{x}=" for x in known)
+    try:
+        if unknown := [name for name in named if name not in known]:
+            raise TypeError(f"there is no argument '{unknown[0]}'")
+        found = head.bind(*given, **named).arguments
+    except TypeError as why:
+        raise TypeError(f"{who}: {why}; it takes {takes}") from None
+    for name, x in found.items():
+        if name in _AXES and not isinstance(x, Tensor) and (x is not None or known[name].default is not None):
+            raise _dtype_error(**{name: x})
+
+
+def _whole_sizes(**sizes):
+    """The sizes that a Module is made with, 0 for one that each call tells; ValueError where one is no such number."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
+            raise ValueError(f"{name} is {size!r}; the size of a dim is a whole number")
+    return sizes
+
+
+def _as_made(layer, **inputs):
+    """ValueError where an input has other sizes than the layer was made with."""
+    for name, x in inputs.items():
+        axes = _AXES[name].split()
+        for axis, size in zip(axes[::-1], x.shape[::-1] if isinstance(x, Tensor) else ()):
+            if (layer.dims.get(axis) or size) != size:
+                why = f"{axis} is {size} here and {layer.dims[axis]} in {type(layer).__name__}({layer.extra_repr()})"
+                raise ValueError(f"{name} has shape {list(x.shape)} for [{', '.join(axes)}]; {why}")
+
+
+if not TYPE_CHECKING:
+    gla = _named(gla)
+    GLA.__init__ = _named(GLA.__init__)
+    GLA.__call__ = _named(GLA.forward, True)
 
 
 def _along(axis, cu_seqlens, reverse, *tensors):
@@ -1547,10 +1617,11 @@ def _way(paces, x, blocks, *ways):
     units = torch.cuda.get_device_properties(x.device).multi_processor_count
 
     def time(name, programs):
-        resident, busy, moved, walks, launches = paces[name]
+        resident, alone, busy, moved, walks, launches = paces[name]
         programs, turns = (programs, blocks) if walks else (programs * blocks, 1)
-        waves = -(-programs // (resident * units))
-        return 2000 * launches + max(waves * turns * busy, programs * turns * moved // 3350)
+        waves, rest = divmod(-(-programs // units), resident)
+        last = max(alone, busy * rest // resident) if rest else 0
+        return 2000 * launches + max(turns * (waves * busy + last), programs * turns * moved // 2847)
 
     return min(range(len(ways)), key=lambda i: sum(time(*one) for one in ways[i].items()))
 
@@ -1629,16 +1700,19 @@ def _one_by_one(infer, forward, backward):
     The sequences of a pack run one after the other. It saves nothing: backward runs them again.
     """
 
-    def run(function, tensors, cu_seqlens, reverse):
-        if cu_seqlens is None:
-            results = function(*_turned(tensors, _ARGUMENTS, reverse))
-            return [*_turned(results, _RESULTS, reverse), *results[2:]]
-        results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[4:])]
-        for part in _each(cu_seqlens):
-            found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
-            for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
-                whole.copy_(own)
-        return results
+    def run(function, saves):
+        def call(*tensors, cu_seqlens, reverse):
+            if cu_seqlens is None:
+                results = function(*_turned(tensors, _ARGUMENTS, reverse))
+                return [*_turned(results, _RESULTS, reverse), *(results[2:] if saves else ())]
+            results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[4:])]
+            for part in _each(cu_seqlens):
+                found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
+                for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
+                    whole.copy_(own)
+            return results
+
+        return call
 
     def run_back(*everything, cu_seqlens, reverse, needs):
         tensors, saved, cotangents = everything[:5], everything[5:-2], everything[-2:]
@@ -1655,13 +1729,7 @@ def _one_by_one(infer, forward, backward):
                     whole.add_(x) if kind == "-" else whole.copy_(x)
         return gradients
 
-    def run_infer(*tensors, cu_seqlens, reverse):
-        return run(infer, tensors, cu_seqlens, reverse)
-
-    def run_forward(*tensors, cu_seqlens, reverse):
-        return run(forward, tensors, cu_seqlens, reverse)
-
-    return run_infer, run_forward, run_back
+    return run(infer, False), run(forward, True), run_back
 
 
 def _saved_torch(packed, B, T, H, K, V, io, carry):
@@ -1671,16 +1739,9 @@ def _saved_torch(packed, B, T, H, K, V, io, carry):
     return [(((T + 15) // 16 + 1, B, H, K, V), carry)]
 
 
-def _infer_torch(*tensors):
-    """Forward without what backward needs."""
-    return _forward_torch(*tensors)[:2]
-
-
 def _saved_triton(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_every."""
-    if packed:
-        return [((_spans(B, T, 16, H * -(-V // min(_pad(V, 16), 64)), enough=109, packed=True)[2], H, K, V), carry)]
-    return [((_spans(B, T, 16, H * -(-V // min(_pad(V, 16), 64)), enough=109, packed=False)[2], H, K, V), carry)]
+    return [((_spans(B, T, 16, H * -(-V // min(_pad(V, 16), 64)), enough=109, packed=packed)[2], H, K, V), carry)]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1689,7 +1750,7 @@ def _prepare_triton(carry, *tensors):
     return [x.contiguous() for x in tensors]
 
 
-_TORCH = _Form(_prepare_torch, *_one_by_one(_infer_torch, _forward_torch, _backward_torch), _saved_torch, _step_torch)
+_TORCH = _Form(_prepare_torch, *_one_by_one(_forward_torch, _forward_torch, _backward_torch), _saved_torch, _step_torch)
 _TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton, _step_triton)
 
 
@@ -1720,10 +1781,13 @@ _AXES = {
 }
 
 
-def _shape_error(time, cu_seqlens, **tensors):
-    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+def _shape_error(time, cu_seqlens, *tellers, **more):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes.
+
+    tellers: the arguments that tell sizes, in their order.
+    """
     sizes = {}
-    for name, x in tensors.items():
+    for name, x in [*zip(_AXES, tellers), *more.items()]:
         axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
         shape = list(x.shape)
         if cu_seqlens is not None and "T" not in axes:
@@ -1776,30 +1840,14 @@ def _steps(cu_seqlens, x):
     return bounds[-1]
 
 
-def _resized(x, shape):
-    """x cut to a shape, or with zeros up to it."""
-    part = x[tuple(map(slice, shape))]
-    if part.shape == torch.Size(shape):
-        return part.contiguous()
-    whole = x.new_zeros(shape)
-    whole[tuple(map(slice, part.shape))] = part
-    return whole
-
-
-def _own_rows(tensors, kinds, steps):
-    """The tensors, those with steps ("T" in kinds) without the rows behind the last sequence of a pack."""
-    cut = [x is not None and kind == "T" for x, kind in zip(tensors, kinds)]
-    return [x[:, :steps].contiguous() if own else x for x, own in zip(tensors, cut)]
-
-
 def _sizes(q, k, v, g, cu_seqlens):
     """Sizes of the dims B, T, H, K, V; ValueError where shapes disagree."""
     if q.dim() != 4 or v.dim() != 4:
-        raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g)
+        raise _shape_error(True, cu_seqlens, q, k, v, g)
     B, T, H, K = q.shape
     V = v.shape[3]
-    if k.shape != (B, T, H, K) or v.shape != (B, T, H, V) or g.shape != (B, T, H, K):
-        raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g)
+    if not k.shape == g.shape == (B, T, H, K) or v.shape != (B, T, H, V):
+        raise _shape_error(True, cu_seqlens, q, k, v, g)
     if cu_seqlens is not None:
         B = _sequences(cu_seqlens, q)
     return B, T, H, K, V
@@ -1808,11 +1856,11 @@ def _sizes(q, k, v, g, cu_seqlens):
 def _step_sizes(q, k, v, g):
     """Sizes of the dims B, H, K, V; ValueError where shapes disagree."""
     if q.dim() != 3 or v.dim() != 3:
-        raise _shape_error(False, None, q=q, k=k, v=v, g=g)
+        raise _shape_error(False, None, q, k, v, g)
     B, H, K = q.shape
     V = v.shape[2]
-    if k.shape != (B, H, K) or v.shape != (B, H, V) or g.shape != (B, H, K):
-        raise _shape_error(False, None, q=q, k=k, v=v, g=g)
+    if not k.shape == g.shape == (B, H, K) or v.shape != (B, H, V):
+        raise _shape_error(False, None, q, k, v, g)
     return B, H, K, V
 
 
@@ -1882,10 +1930,8 @@ def _run(*arguments):
     """Operator `run`: o, S_T."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry, steps = _form_alone(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
-    if steps < x.shape[1]:
-        results = _run(*_own_rows(tensors, "TTTT-", steps), cu_seqlens, reverse)
-        return [*(_resized(o, (1, x.shape[1], *o.shape[2:])) for o in results[:1]), *results[1:]]
+    _steps(cu_seqlens, tensors[0])  # raises where they are no bounds
+    form, carry = _form_alone(*tensors), _carry(x)
     if 0 in x.shape[:2]:
         return [*_fake_run(*arguments)[:1], *(_copy(s, carry) for s in tensors[4:])]
     results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -1897,12 +1943,8 @@ def _forward(*arguments):
     """Operator `forward`: o, S_T, and a list of what backward needs."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
-    if steps < x.shape[1]:
-        *results, saved = _forward(*_own_rows(tensors, "TTTT-", steps), cu_seqlens, reverse)
-        shapes = [y.shape for y in (*_fake_run(*arguments)[:1], *results[1:], *_fake_forward(*arguments)[-1])]
-        results = [_resized(y, shape) for y, shape in zip([*results, *saved], shapes, strict=True)]
-        return *results[:2], results[2:]
+    _steps(cu_seqlens, tensors[0])  # raises where they are no bounds
+    form, carry = _form(*tensors), _carry(x)
     if 0 in x.shape[:2]:
         return *_run(*arguments), _fake_forward(*arguments)[-1]
     results = form.forward(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -1950,13 +1992,8 @@ def _backward(*arguments):
     tensors, (cu_seqlens, reverse, saved, needs) = arguments[:5], arguments[5:9]
     cotangents = whole = arguments[9:]
     x = tensors[0]
-    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
-    if steps < x.shape[1]:
-        own = _own_rows(tensors, "TTTT-", steps)
-        saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
-        cotangents = _own_rows(cotangents, "T-", steps)
-        gradients = _backward(*own, cu_seqlens, reverse, saved, needs, *cotangents)
-        return [_resized(d, y.shape) for d, y in zip(gradients, _asked(needs, tensors), strict=True)]
+    _steps(cu_seqlens, tensors[0])  # raises where they are no bounds
+    form, carry = _form(*tensors), _carry(x)
     if any(d is None for d in cotangents):
         whole = _filled(cotangents, carry, *arguments[:7])
     if 0 in x.shape[:2]:
@@ -2008,32 +2045,14 @@ def _plain_step(*tensors):
     return [*(o.to(x.dtype) for o in results[:1]), *results[1:]]
 
 
-class _StepDerivative(torch.autograd.Function):
-    """One step with its gradient: that of a run of one step."""
-
-    @staticmethod
-    def forward(ctx, *tensors):
-        run = [*(x[:, None] for x in tensors[:4]), *tensors[4:], None, False]
-        *results, saved = _below(_OPS.forward.default, *run)
-        _Derivative.keep(ctx, (*tensors, None, False), saved)
-        return *(o[:, 0].clone() for o in results[:1]), *results[1:]
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        kept = ctx.saved_tensors
-        given, saved = kept[:5], list(kept[5 + 1 :])
-        run = [*(x[:, None] for x in given[:4]), *given[4:], None, False]
-        ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
-        needs = ctx.needs_input_grad
-        gradients = _at_asked(needs, _backward_below(*run, saved, list(needs), *ends))
-        return *(d if d is None else d[:, 0] for d in gradients[:4]), *gradients[4:]
-
-
 def _differentiable_step(*tensors):
+    """The results of one step; their gradient is that of a run of one step."""
     if _needs_plain(tensors):
         return _plain_step(*tensors)
     if _needs_gradient(tensors):
-        return list(_applied(_StepDerivative, *tensors))
+        run = [*(x[:, None] for x in tensors[:4]), *tensors[4:], None, False]
+        results = _applied(_Derivative, _OPS.forward.default, False, *run)
+        return [*(o[:, 0].clone() for o in results[:1]), *results[1:]]  # an operator gives no view
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.step.default(*tensors)
 
@@ -2078,47 +2097,30 @@ def _at_asked(needs, gradients):
 
 
 class _Derivative(torch.autograd.Function):
-    """gla with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+    """gla with its gradient; backward is an operator too, so autograd and compilers never look inside.
+
+    and_saved: whether what backward needs is a result too.
+    """
 
     @staticmethod
-    def forward(ctx, forward, *arguments):
+    def forward(ctx, forward, and_saved, *arguments):
         *results, saved = _below(forward, *arguments)
-        ctx.direct = forward is _forward
-        _Derivative.keep(ctx, arguments, saved)
-        return tuple(results)
-
-    @staticmethod
-    def keep(ctx, arguments, saved):
-        """What backward takes; a result that a loss does not use has no cotangent, not one of zeros."""
         *given, ctx.reverse = arguments
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)  # a result that a loss does not use has no cotangent, not one of zeros
         ctx.save_for_backward(*given, *saved)
+        if not and_saved:
+            return tuple(results)
+        ctx.mark_non_differentiable(*saved)
+        return *results, *saved
 
     @staticmethod
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:6], list(kept[6:])
-        needs = ctx.needs_input_grad[1:6]
+        needs = ctx.needs_input_grad[2:7]
         arguments = *given, ctx.reverse, saved, list(needs), *cotangents[:2]
-        if ctx.direct and not torch.is_grad_enabled() and _unwatched(cotangents):
-            gradients = _below(_backward, *arguments)
-        else:
-            gradients = _backward_below(*arguments)
-        return None, *_at_asked(needs, gradients), None, None
-
-
-class _DerivativeAndSaved(torch.autograd.Function):
-    """The same, which also gives what backward needs: `forward` where its arguments require a gradient."""
-
-    @staticmethod
-    def forward(ctx, forward, *arguments):
-        *results, saved = _below(forward, *arguments)
-        ctx.direct = False
-        _Derivative.keep(ctx, arguments, saved)
-        ctx.mark_non_differentiable(*saved)
-        return *results, *saved
-
-    backward = _Derivative.backward
+        gradients = _backward_below(*arguments)
+        return None, None, *_at_asked(needs, gradients), None, None
 
 
 class _SecondDerivative(torch.autograd.Function):
@@ -2214,46 +2216,12 @@ def _below(operator, *arguments):
             return operator(*arguments)
 
 
-def _plain_keys():
-    """What dispatches an ordinary tensor of a CPU, made in inference mode or not."""
-    keys = torch._C.DispatchKey
-    sets = [torch._C.DispatchKeySet(x) for x in (keys.CPU, keys.AutocastCPU, keys.AutogradCPU, keys.ADInplaceOrView)]
-    return frozenset(x.raw_repr() for x in (sets[0] | sets[1], sets[0] | sets[1] | sets[2] | sets[3]))
-
-
-_PLAIN_KEYS, _PLAIN_KINDS = _plain_keys(), frozenset((Tensor, torch.nn.Parameter))
-
-
-def _unwatched(tensors):
-    """Whether torch's dispatcher would do nothing but call the kernel: these are ordinary tensors of a CPU, or None,
-    and no mode, transform, trace or profiler looks at operators."""
-    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack() or forward_ad._current_level >= 0:
-        return False
-    if torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state():
-        return False
-    if torch._C._autograd._profiler_enabled():
-        return False
-    tensors = [x for x in tensors if x is not None]
-    if not _PLAIN_KINDS.issuperset(map(type, tensors)):
-        return False
-    return _PLAIN_KEYS.issuperset(map(torch._C.DispatchKeySet.raw_repr, map(torch._C._dispatch_keys, tensors)))
-
-
-def _call_run(*arguments):
-    """The results of `run` for a caller; past torch's dispatcher where a gradient is recorded and nobody looks."""
-    if torch.compiler.is_compiling() or type(arguments[-1]) is not bool or not _needs_gradient(arguments[:5]):
-        return _call(_OPS.run.default, *arguments)
-    if not _unwatched(arguments[:-1]):
-        return _call(_OPS.run.default, *arguments)
-    return _Derivative.apply(_forward, *arguments)
-
-
 def _differentiable_run(*arguments):
     tensors = arguments[:5]
     if _needs_plain(tensors):
         return _plain(*arguments)
     if _needs_gradient(tensors):
-        return list(_applied(_Derivative, _OPS.forward.default, *arguments))
+        return list(_applied(_Derivative, _OPS.forward.default, False, *arguments))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.run.default(*arguments)
 
@@ -2263,7 +2231,7 @@ def _differentiable_forward(*arguments):
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        results = _applied(_DerivativeAndSaved, _OPS.forward.default, *arguments)
+        results = _applied(_Derivative, _OPS.forward.default, True, *arguments)
         return *results[:2], list(results[2:])
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.forward.default(*arguments)
@@ -2281,6 +2249,7 @@ def _differentiable_backward(*arguments):
 
 
 _OWN = "BBBBB"  # B: an argument has a batch axis; -: it is shared by the batch
+_BEHIND = {"step": "", "backward": "----BB"}  # of the arguments that follow these
 
 
 def _folded(x, dim, members):
@@ -2306,50 +2275,30 @@ def _in_turn(operator, members, dims, arguments):
     return together, [[0] * len(x) if isinstance(x, list) else 0 for x in together]
 
 
-def _rule(name, differentiates):
-    """How an operator acts on batched arguments. differentiates: whether gradients of shared ones must stay apart."""
+def _rule(name):
+    """How an operator acts on batched arguments: as one call of a larger batch, or on each member in turn."""
 
     def rule(info, dims, *arguments):
         operator, members = getattr(_OPS, name).default, info.batch_size
-        tensors, here = arguments[:5], dims[:5]
-        shared = any(d is not None and own == "-" for d, own in zip(here, _OWN))
         packed = name != "step" and arguments[5] is not None
-        if shared or packed or differentiates or all(d is None for d in here):
+        if packed or all(d is None for d in dims[:5]):
             return _in_turn(operator, members, dims, arguments)
-        size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
-        flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
-        if name == "backward":
-            *more, saved, needs = arguments[5:9]
-            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[9:], dims[9:])]
-            return _unfolded(operator(*flat, *more, saved, needs, *ends), members, size)
-        results = operator(*flat, *arguments[5:])
-        if name != "forward":
-            return _unfolded(results, members, size)
-        results, places = _unfolded(results[:-1], members, size), results[-1]
-        return (*results[0], places), (*results[1], [None] * len(places))
+        kinds = _OWN + _BEHIND.get(name, "--")
+        flat = [x if k == "-" or x is None else _folded(x, d, members) for x, d, k in zip(arguments, dims, kinds)]
+        results = operator(*flat)
+        kept = len(results) - (name == "forward")  # what it saves has a layout of its own
+        apart = [x.unflatten(0, (members, x.shape[0] // members)) for x in results[:kept]]
+        return (*apart, *results[kept:]), (*[0] * kept, *([None] * len(x) for x in results[kept:]))
 
     return rule
 
 
-def _unfolded(results, members, size):
-    """Results of the larger batch with the members' axis in front again, and the place of that axis."""
-    return [x.unflatten(0, (members, size)) for x in results], [0] * len(results)
-
-
-def _rules():
-    """Operator -> its rule."""
-    apart = False  # whether an argument is shared, whose gradient each member has for itself
-    return {"run": _rule("run", False), "step": _rule("step", False)} | {
-        name: _rule(name, apart) for name in ("forward", "backward")
-    }
-
-
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_86ca2a8a2bf2", 0
+    name, tries = "seqc_gla_c0514c28e402", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_86ca2a8a2bf2_{tries}"
+        name = f"seqc_gla_c0514c28e402_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -2360,21 +2309,18 @@ def _register():
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
     library.define(f"backward({taken}, Tensor[] saved, bool[] needs, {', '.join(cotangents)}) -> Tensor[]")
     library.define(f"step({once}) -> ({given})")
-    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
-    kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
-    derivatives = {
-        "run": _differentiable_run,
-        "forward": _differentiable_forward,
-        "backward": _differentiable_backward,
-        "step": _differentiable_step,
+    operators = {
+        "run": (_run, _differentiable_run, _fake_run),
+        "forward": (_forward, _differentiable_forward, _fake_forward),
+        "backward": (_backward, _differentiable_backward, _fake_backward),
+        "step": (_step, _differentiable_step, _fake_step),
     }
-    rules = _rules()
-    for operator, kernel in kernels.items():
+    for operator, (kernel, derivative, fake) in operators.items():
         library.impl(operator, kernel, "CPU")
         library.impl(operator, kernel, "CUDA")
-        library.impl(operator, derivatives[operator], "Autograd")
-        torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
-        torch.library.register_vmap(f"{name}::{operator}", rules[operator], lib=library)
+        library.impl(operator, derivative, "Autograd")
+        torch.library.register_fake(f"{name}::{operator}", fake, lib=library)
+        torch.library.register_vmap(f"{name}::{operator}", _rule(operator), lib=library)
     getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
     return getattr(torch.ops, name)
 

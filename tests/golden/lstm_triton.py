@@ -41,6 +41,7 @@ dtypes, errors, autograd, torch.compile.
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable
@@ -79,21 +80,9 @@ class LSTMStates(LSTMResult):
 
 
 def lstm(
-    x_i: Tensor,
-    x_f: Tensor,
-    x_z: Tensor,
-    x_o: Tensor,
-    R_i: Tensor,
-    R_f: Tensor,
-    R_z: Tensor,
-    R_o: Tensor,
-    *,
-    h_0: Tensor | None = None,
-    c_0: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
-    reverse: bool = False,
-    axis: int | None = None,
-    states_every: int | None = None,
+    x_i: Tensor, x_f: Tensor, x_z: Tensor, x_o: Tensor, R_i: Tensor, R_f: Tensor, R_z: Tensor, R_o: Tensor, *,
+    h_0: Tensor | None = None, c_0: Tensor | None = None, cu_seqlens: Tensor | None = None, reverse: bool = False,
+    axis: int | None = None, states_every: int | None = None,
 ) -> LSTMResult:
     """Run lstm over a sequence.
 
@@ -120,20 +109,8 @@ def lstm(
     """
     if states_every is not None:
         return _in_pieces(
-            states_every,
-            axis,
-            cu_seqlens,
-            reverse,
-            x_i=x_i,
-            x_f=x_f,
-            x_z=x_z,
-            x_o=x_o,
-            R_i=R_i,
-            R_f=R_f,
-            R_z=R_z,
-            R_o=R_o,
-            h_0=h_0,
-            c_0=c_0,
+            states_every, axis, cu_seqlens, reverse, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z,
+            R_o=R_o, h_0=h_0, c_0=c_0,
         )
     if axis is not None:
         return _along(axis, cu_seqlens, reverse, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0)
@@ -141,40 +118,25 @@ def lstm(
     B, T, H, D = _sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, cu_seqlens)
     carry = _carry(x_i)
     if h_0 is None:
-        h_0 = x_i.new_zeros((B, H, D), dtype=carry)
+        h_0 = x_i.new_zeros((), dtype=carry).expand(B, H, D)
     elif h_0.shape != (B, H, D):
-        raise _shape_error(
-            True, cu_seqlens, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, h_0=h_0
-        )
+        raise _shape_error(True, cu_seqlens, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0=h_0)
     elif h_0.dtype != carry:
         h_0 = _to_carry("h_0", h_0, carry)
     if c_0 is None:
-        c_0 = x_i.new_zeros((B, H, D), dtype=carry)
+        c_0 = x_i.new_zeros((), dtype=carry).expand(B, H, D)
     elif c_0.shape != (B, H, D):
-        raise _shape_error(
-            True, cu_seqlens, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, c_0=c_0
-        )
+        raise _shape_error(True, cu_seqlens, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, c_0=c_0)
     elif c_0.dtype != carry:
         c_0 = _to_carry("c_0", c_0, carry)
     if R_i.dtype not in _FLOATS or R_f.dtype not in _FLOATS or R_z.dtype not in _FLOATS or R_o.dtype not in _FLOATS:
         raise _dtype_error(R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
-    return LSTMResult(*_call_run(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, cu_seqlens, reverse))
+    return LSTMResult(*_call(_OPS.run.default, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, cu_seqlens, reverse))
 
 
 def lstm_step(
-    x_i: Tensor,
-    x_f: Tensor,
-    x_z: Tensor,
-    x_o: Tensor,
-    R_i: Tensor,
-    R_f: Tensor,
-    R_z: Tensor,
-    R_o: Tensor,
-    *,
-    h_0: Tensor | None = None,
-    c_0: Tensor | None = None,
-    inplace: bool = False,
-    into: LSTMResult | None = None,
+    x_i: Tensor, x_f: Tensor, x_z: Tensor, x_o: Tensor, R_i: Tensor, R_f: Tensor, R_z: Tensor, R_o: Tensor, *,
+    h_0: Tensor | None = None, c_0: Tensor | None = None, inplace: bool = False, into: LSTMResult | None = None,
 ) -> LSTMResult:
     """Run lstm for one step: one token of decoding.
 
@@ -201,13 +163,13 @@ def lstm_step(
     if h_0 is None:
         h_0 = x_i.new_zeros((B, H, D), dtype=carry)
     elif h_0.shape != (B, H, D):
-        raise _shape_error(False, None, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, h_0=h_0)
+        raise _shape_error(False, None, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0=h_0)
     elif h_0.dtype != carry:
         h_0 = _to_carry("h_0", h_0, carry)
     if c_0 is None:
         c_0 = x_i.new_zeros((B, H, D), dtype=carry)
     elif c_0.shape != (B, H, D):
-        raise _shape_error(False, None, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, c_0=c_0)
+        raise _shape_error(False, None, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, c_0=c_0)
     elif c_0.dtype != carry:
         c_0 = _to_carry("c_0", c_0, carry)
     if R_i.dtype not in _FLOATS or R_f.dtype not in _FLOATS or R_z.dtype not in _FLOATS or R_o.dtype not in _FLOATS:
@@ -233,7 +195,7 @@ class LSTM(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.axis = axis
-        self.dims = {"H": H, "D": D}
+        self.dims = _whole_sizes(H=H, D=D)
         self.R_i = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
         self.R_f = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
         self.R_z = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
@@ -250,35 +212,15 @@ class LSTM(torch.nn.Module):
         self.R_o.normal_(std=D**-0.5)
 
     def forward(
-        self,
-        x_i: Tensor,
-        x_f: Tensor,
-        x_z: Tensor,
-        x_o: Tensor,
-        *,
-        h_0: Tensor | None = None,
-        c_0: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
-        reverse: bool = False,
-        axis: int | None = None,
+        self, x_i: Tensor, x_f: Tensor, x_z: Tensor, x_o: Tensor, *, h_0: Tensor | None = None,
+        c_0: Tensor | None = None, cu_seqlens: Tensor | None = None, reverse: bool = False, axis: int | None = None,
         states_every: int | None = None,
     ) -> LSTMResult:
         """The recurrence over a sequence; see `lstm`."""
+        _as_made(self, x_i=x_i)
         return lstm(
-            x_i,
-            x_f,
-            x_z,
-            x_o,
-            self.R_i,
-            self.R_f,
-            self.R_z,
-            self.R_o,
-            h_0=h_0,
-            c_0=c_0,
-            cu_seqlens=cu_seqlens,
-            reverse=reverse,
-            axis=self.axis if axis is None else axis,
-            states_every=states_every,
+            x_i, x_f, x_z, x_o, self.R_i, self.R_f, self.R_z, self.R_o, h_0=h_0, c_0=c_0, cu_seqlens=cu_seqlens,
+            reverse=reverse, axis=self.axis if axis is None else axis, states_every=states_every,
         )
 
     def step(
@@ -294,6 +236,8 @@ class LSTM(torch.nn.Module):
         into: LSTMResult | None = None,
     ) -> LSTMResult:
         """One step; see `lstm_step`."""
+        if h_0 is None:
+            _as_made(self, x_i=x_i)
         return lstm_step(
             x_i, x_f, x_z, x_o, self.R_i, self.R_f, self.R_z, self.R_o, h_0=h_0, c_0=c_0, inplace=inplace, into=into
         )
@@ -1153,15 +1097,18 @@ def _step_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
 
 def _cast(x_i, x_f, x_z, x_o):
     """The inputs in the dtypes that the operators take."""
-    main = x_i.dtype
-    if (
-        x_f.dtype != main
-        or x_z.dtype != main
-        or x_o.dtype != main
-        or main not in _FLOATS
-        or (x_i.device.type in _AUTOCAST and torch.is_autocast_enabled(x_i.device.type))
-    ):
-        return _fit(x_i, x_f, x_z, x_o)
+    try:
+        main = x_i.dtype
+        if (
+            x_f.dtype != main
+            or x_z.dtype != main
+            or x_o.dtype != main
+            or main not in _FLOATS
+            or (x_i.device.type in _AUTOCAST and torch.is_autocast_enabled(x_i.device.type))
+        ):
+            return _fit(x_i, x_f, x_z, x_o)
+    except AttributeError:  # one is no tensor
+        raise _dtype_error(x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o) from None
     return x_i, x_f, x_z, x_o
 
 
@@ -1184,10 +1131,13 @@ def _fit(*inputs):
 
 def _dtype_error(**tensors):
     """The first tensor whose dtype is not served, as an error that says what to do."""
-    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
+    name, x = next((name, x) for name, x in tensors.items() if getattr(x, "dtype", None) not in _FLOATS)
+    if not isinstance(x, Tensor):
+        kind = {"NoneType": "None", "ndarray": "an array of numpy"}.get(type(x).__name__, f"a {type(x).__name__}")
+        help = {"ndarray": f": torch.from_numpy({name})", "list": f": torch.tensor({name})"}.get(type(x).__name__, "")
+        return TypeError(f"lstm: {name} is {kind}; it is a tensor [{_AXES[name].replace(' ', ', ')}]{help}")
+    dtype = x.dtype
     what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
-    if not isinstance(dtype, torch.dtype):
-        return TypeError(f"lstm: {name} is an array of numpy; it is a tensor: torch.from_numpy({name})")
     if dtype.is_complex:
         help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
     elif dtype.is_floating_point:
@@ -1212,12 +1162,67 @@ _GATES = frozenset("".split())
 
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
-        return operator(*arguments)
-    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
+    needed = torch.compiler.is_compiling() or torch.is_grad_enabled() or forward_ad._current_level >= 0  # tangents
+    if needed or torch.is_inference_mode_enabled():
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
+
+
+def _named(function, module=False):
+    """The function, or the call of a Module with this `forward`, whose errors name the argument that does not fit."""
+
+    @functools.wraps(function)
+    def call(*given, **named):
+        try:
+            return (torch.nn.Module.__call__ if module else function)(*given, **named)
+        except (AttributeError, TypeError):
+            _check_call(function, given, named)
+            raise
+
+    return call
+
+
+def _check_call(function, given, named):
+    """TypeError where an argument is unknown, missing, given twice or no tensor."""
+    import inspect
+
+    head, who = inspect.signature(function), function.__qualname__.removesuffix(".forward").removesuffix(".__init__")
+    known = {name: x for name, x in head.parameters.items() if name != "self"}
+    takes = ", ".join(f"{x} [{_AXES[x].replace(' ', ', ')}]" if x in _AXES else f"{x}=" for x in known)
+    try:
+        if unknown := [name for name in named if name not in known]:
+            raise TypeError(f"there is no argument '{unknown[0]}'")
+        found = head.bind(*given, **named).arguments
+    except TypeError as why:
+        raise TypeError(f"{who}: {why}; it takes {takes}") from None
+    for name, x in found.items():
+        if name in _AXES and not isinstance(x, Tensor) and (x is not None or known[name].default is not None):
+            raise _dtype_error(**{name: x})
+
+
+def _whole_sizes(**sizes):
+    """The sizes that a Module is made with, 0 for one that each call tells; ValueError where one is no such number."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
+            raise ValueError(f"{name} is {size!r}; the size of a dim is a whole number")
+    return sizes
+
+
+def _as_made(layer, **inputs):
+    """ValueError where an input has other sizes than the layer was made with."""
+    for name, x in inputs.items():
+        axes = _AXES[name].split()
+        for axis, size in zip(axes[::-1], x.shape[::-1] if isinstance(x, Tensor) else ()):
+            if (layer.dims.get(axis) or size) != size:
+                why = f"{axis} is {size} here and {layer.dims[axis]} in {type(layer).__name__}({layer.extra_repr()})"
+                raise ValueError(f"{name} has shape {list(x.shape)} for [{', '.join(axes)}]; {why}")
+
+
+if not TYPE_CHECKING:
+    lstm = _named(lstm)
+    LSTM.__init__ = _named(LSTM.__init__)
+    LSTM.__call__ = _named(LSTM.forward, True)
 
 
 def _along(axis, cu_seqlens, reverse, *tensors):
@@ -1505,16 +1510,19 @@ def _one_by_one(infer, forward, backward):
     The sequences of a pack run one after the other. It saves nothing: backward runs them again.
     """
 
-    def run(function, tensors, cu_seqlens, reverse):
-        if cu_seqlens is None:
-            results = function(*_turned(tensors, _ARGUMENTS, reverse))
-            return [*_turned(results, _RESULTS, reverse), *results[3:]]
-        results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[8:])]
-        for part in _each(cu_seqlens):
-            found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
-            for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
-                whole.copy_(own)
-        return results
+    def run(function, saves):
+        def call(*tensors, cu_seqlens, reverse):
+            if cu_seqlens is None:
+                results = function(*_turned(tensors, _ARGUMENTS, reverse))
+                return [*_turned(results, _RESULTS, reverse), *(results[3:] if saves else ())]
+            results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[8:])]
+            for part in _each(cu_seqlens):
+                found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
+                for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
+                    whole.copy_(own)
+            return results
+
+        return call
 
     def run_back(*everything, cu_seqlens, reverse, needs):
         tensors, saved, cotangents = everything[:10], everything[10:-3], everything[-3:]
@@ -1531,13 +1539,7 @@ def _one_by_one(infer, forward, backward):
                     whole.add_(x) if kind == "-" else whole.copy_(x)
         return gradients
 
-    def run_infer(*tensors, cu_seqlens, reverse):
-        return run(infer, tensors, cu_seqlens, reverse)
-
-    def run_forward(*tensors, cu_seqlens, reverse):
-        return run(forward, tensors, cu_seqlens, reverse)
-
-    return run_infer, run_forward, run_back
+    return run(infer, False), run(forward, True), run_back
 
 
 def _saved_torch(packed, B, T, H, D, io, carry):
@@ -1545,11 +1547,6 @@ def _saved_torch(packed, B, T, H, D, io, carry):
     if packed:
         return []
     return [((T + 1, B, H, D), carry), ((T + 1, B, H, D), carry)]
-
-
-def _infer_torch(*tensors):
-    """Forward without what backward needs."""
-    return _forward_torch(*tensors)[:3]
 
 
 def _saved_triton(packed, B, T, H, D, io, carry):
@@ -1579,7 +1576,7 @@ def _prepare_triton(carry, *tensors):
     return [x.contiguous() for x in tensors]
 
 
-_TORCH = _Form(_prepare_torch, *_one_by_one(_infer_torch, _forward_torch, _backward_torch), _saved_torch, _step_torch)
+_TORCH = _Form(_prepare_torch, *_one_by_one(_forward_torch, _forward_torch, _backward_torch), _saved_torch, _step_torch)
 _TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton, _step_triton)
 
 
@@ -1615,10 +1612,13 @@ _AXES = {
 }
 
 
-def _shape_error(time, cu_seqlens, **tensors):
-    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+def _shape_error(time, cu_seqlens, *tellers, **more):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes.
+
+    tellers: the arguments that tell sizes, in their order.
+    """
     sizes = {}
-    for name, x in tensors.items():
+    for name, x in [*zip(_AXES, tellers), *more.items()]:
         axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
         shape = list(x.shape)
         if cu_seqlens is not None and "T" not in axes:
@@ -1671,37 +1671,16 @@ def _steps(cu_seqlens, x):
     return bounds[-1]
 
 
-def _resized(x, shape):
-    """x cut to a shape, or with zeros up to it."""
-    part = x[tuple(map(slice, shape))]
-    if part.shape == torch.Size(shape):
-        return part.contiguous()
-    whole = x.new_zeros(shape)
-    whole[tuple(map(slice, part.shape))] = part
-    return whole
-
-
-def _own_rows(tensors, kinds, steps):
-    """The tensors, those with steps ("T" in kinds) without the rows behind the last sequence of a pack."""
-    cut = [x is not None and kind == "T" for x, kind in zip(tensors, kinds)]
-    return [x[:, :steps].contiguous() if own else x for x, own in zip(tensors, cut)]
-
-
 def _sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, cu_seqlens):
     """Sizes of the dims B, T, H, D; ValueError where shapes disagree."""
     if x_i.dim() != 4:
-        raise _shape_error(True, cu_seqlens, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
+        raise _shape_error(True, cu_seqlens, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o)
     B, T, H, D = x_i.shape
     if (
-        x_f.shape != (B, T, H, D)
-        or x_z.shape != (B, T, H, D)
-        or x_o.shape != (B, T, H, D)
-        or R_i.shape != (H, D, D)
-        or R_f.shape != (H, D, D)
-        or R_z.shape != (H, D, D)
-        or R_o.shape != (H, D, D)
+        not x_f.shape == x_z.shape == x_o.shape == (B, T, H, D)
+        or not R_i.shape == R_f.shape == R_z.shape == R_o.shape == (H, D, D)
     ):
-        raise _shape_error(True, cu_seqlens, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
+        raise _shape_error(True, cu_seqlens, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o)
     if cu_seqlens is not None:
         B = _sequences(cu_seqlens, x_i)
     return B, T, H, D
@@ -1710,18 +1689,13 @@ def _sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, cu_seqlens):
 def _step_sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o):
     """Sizes of the dims B, H, D; ValueError where shapes disagree."""
     if x_i.dim() != 3:
-        raise _shape_error(False, None, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
+        raise _shape_error(False, None, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o)
     B, H, D = x_i.shape
     if (
-        x_f.shape != (B, H, D)
-        or x_z.shape != (B, H, D)
-        or x_o.shape != (B, H, D)
-        or R_i.shape != (H, D, D)
-        or R_f.shape != (H, D, D)
-        or R_z.shape != (H, D, D)
-        or R_o.shape != (H, D, D)
+        not x_f.shape == x_z.shape == x_o.shape == (B, H, D)
+        or not R_i.shape == R_f.shape == R_z.shape == R_o.shape == (H, D, D)
     ):
-        raise _shape_error(False, None, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
+        raise _shape_error(False, None, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o)
     return B, H, D
 
 
@@ -1795,10 +1769,8 @@ def _run(*arguments):
     """Operator `run`: h, h_T, c_T."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry, steps = _form_alone(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
-    if steps < x.shape[1]:
-        results = _run(*_own_rows(tensors, "TTTT------", steps), cu_seqlens, reverse)
-        return [*(_resized(o, (1, x.shape[1], *o.shape[2:])) for o in results[:1]), *results[1:]]
+    _steps(cu_seqlens, tensors[0])  # raises where they are no bounds
+    form, carry = _form_alone(*tensors), _carry(x)
     if 0 in x.shape[:2]:
         return [*_fake_run(*arguments)[:1], *(_copy(s, carry) for s in tensors[8:])]
     results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -1810,12 +1782,8 @@ def _forward(*arguments):
     """Operator `forward`: h, h_T, c_T, and a list of what backward needs."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
-    if steps < x.shape[1]:
-        *results, saved = _forward(*_own_rows(tensors, "TTTT------", steps), cu_seqlens, reverse)
-        shapes = [y.shape for y in (*_fake_run(*arguments)[:1], *results[1:], *_fake_forward(*arguments)[-1])]
-        results = [_resized(y, shape) for y, shape in zip([*results, *saved], shapes, strict=True)]
-        return *results[:3], results[3:]
+    _steps(cu_seqlens, tensors[0])  # raises where they are no bounds
+    form, carry = _form(*tensors), _carry(x)
     if 0 in x.shape[:2]:
         return *_run(*arguments), _fake_forward(*arguments)[-1]
     results = form.forward(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -1863,13 +1831,8 @@ def _backward(*arguments):
     tensors, (cu_seqlens, reverse, saved, needs) = arguments[:10], arguments[10:14]
     cotangents = whole = arguments[14:]
     x = tensors[0]
-    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
-    if steps < x.shape[1]:
-        own = _own_rows(tensors, "TTTT------", steps)
-        saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
-        cotangents = _own_rows(cotangents, "T--", steps)
-        gradients = _backward(*own, cu_seqlens, reverse, saved, needs, *cotangents)
-        return [_resized(d, y.shape) for d, y in zip(gradients, _asked(needs, tensors), strict=True)]
+    _steps(cu_seqlens, tensors[0])  # raises where they are no bounds
+    form, carry = _form(*tensors), _carry(x)
     if any(d is None for d in cotangents):
         whole = _filled(cotangents, carry, *arguments[:12])
     if 0 in x.shape[:2]:
@@ -1925,32 +1888,14 @@ def _plain_step(*tensors):
     return [*(o.to(x.dtype) for o in results[:1]), *results[1:]]
 
 
-class _StepDerivative(torch.autograd.Function):
-    """One step with its gradient: that of a run of one step."""
-
-    @staticmethod
-    def forward(ctx, *tensors):
-        run = [*(x[:, None] for x in tensors[:4]), *tensors[4:], None, False]
-        *results, saved = _below(_OPS.forward.default, *run)
-        _Derivative.keep(ctx, (*tensors, None, False), saved)
-        return *(o[:, 0].clone() for o in results[:1]), *results[1:]
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        kept = ctx.saved_tensors
-        given, saved = kept[:10], list(kept[10 + 1 :])
-        run = [*(x[:, None] for x in given[:4]), *given[4:], None, False]
-        ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
-        needs = ctx.needs_input_grad
-        gradients = _at_asked(needs, _backward_below(*run, saved, list(needs), *ends))
-        return *(d if d is None else d[:, 0] for d in gradients[:4]), *gradients[4:]
-
-
 def _differentiable_step(*tensors):
+    """The results of one step; their gradient is that of a run of one step."""
     if _needs_plain(tensors):
         return _plain_step(*tensors)
     if _needs_gradient(tensors):
-        return list(_applied(_StepDerivative, *tensors))
+        run = [*(x[:, None] for x in tensors[:4]), *tensors[4:], None, False]
+        results = _applied(_Derivative, _OPS.forward.default, False, *run)
+        return [*(o[:, 0].clone() for o in results[:1]), *results[1:]]  # an operator gives no view
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.step.default(*tensors)
 
@@ -1995,47 +1940,30 @@ def _at_asked(needs, gradients):
 
 
 class _Derivative(torch.autograd.Function):
-    """lstm with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+    """lstm with its gradient; backward is an operator too, so autograd and compilers never look inside.
+
+    and_saved: whether what backward needs is a result too.
+    """
 
     @staticmethod
-    def forward(ctx, forward, *arguments):
+    def forward(ctx, forward, and_saved, *arguments):
         *results, saved = _below(forward, *arguments)
-        ctx.direct = forward is _forward
-        _Derivative.keep(ctx, arguments, saved)
-        return tuple(results)
-
-    @staticmethod
-    def keep(ctx, arguments, saved):
-        """What backward takes; a result that a loss does not use has no cotangent, not one of zeros."""
         *given, ctx.reverse = arguments
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)  # a result that a loss does not use has no cotangent, not one of zeros
         ctx.save_for_backward(*given, *saved)
+        if not and_saved:
+            return tuple(results)
+        ctx.mark_non_differentiable(*saved)
+        return *results, *saved
 
     @staticmethod
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:11], list(kept[11:])
-        needs = ctx.needs_input_grad[1:11]
+        needs = ctx.needs_input_grad[2:12]
         arguments = *given, ctx.reverse, saved, list(needs), *cotangents[:3]
-        if ctx.direct and not torch.is_grad_enabled() and _unwatched(cotangents):
-            gradients = _below(_backward, *arguments)
-        else:
-            gradients = _backward_below(*arguments)
-        return None, *_at_asked(needs, gradients), None, None
-
-
-class _DerivativeAndSaved(torch.autograd.Function):
-    """The same, which also gives what backward needs: `forward` where its arguments require a gradient."""
-
-    @staticmethod
-    def forward(ctx, forward, *arguments):
-        *results, saved = _below(forward, *arguments)
-        ctx.direct = False
-        _Derivative.keep(ctx, arguments, saved)
-        ctx.mark_non_differentiable(*saved)
-        return *results, *saved
-
-    backward = _Derivative.backward
+        gradients = _backward_below(*arguments)
+        return None, None, *_at_asked(needs, gradients), None, None
 
 
 class _SecondDerivative(torch.autograd.Function):
@@ -2131,46 +2059,12 @@ def _below(operator, *arguments):
             return operator(*arguments)
 
 
-def _plain_keys():
-    """What dispatches an ordinary tensor of a CPU, made in inference mode or not."""
-    keys = torch._C.DispatchKey
-    sets = [torch._C.DispatchKeySet(x) for x in (keys.CPU, keys.AutocastCPU, keys.AutogradCPU, keys.ADInplaceOrView)]
-    return frozenset(x.raw_repr() for x in (sets[0] | sets[1], sets[0] | sets[1] | sets[2] | sets[3]))
-
-
-_PLAIN_KEYS, _PLAIN_KINDS = _plain_keys(), frozenset((Tensor, torch.nn.Parameter))
-
-
-def _unwatched(tensors):
-    """Whether torch's dispatcher would do nothing but call the kernel: these are ordinary tensors of a CPU, or None,
-    and no mode, transform, trace or profiler looks at operators."""
-    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack() or forward_ad._current_level >= 0:
-        return False
-    if torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state():
-        return False
-    if torch._C._autograd._profiler_enabled():
-        return False
-    tensors = [x for x in tensors if x is not None]
-    if not _PLAIN_KINDS.issuperset(map(type, tensors)):
-        return False
-    return _PLAIN_KEYS.issuperset(map(torch._C.DispatchKeySet.raw_repr, map(torch._C._dispatch_keys, tensors)))
-
-
-def _call_run(*arguments):
-    """The results of `run` for a caller; past torch's dispatcher where a gradient is recorded and nobody looks."""
-    if torch.compiler.is_compiling() or type(arguments[-1]) is not bool or not _needs_gradient(arguments[:10]):
-        return _call(_OPS.run.default, *arguments)
-    if not _unwatched(arguments[:-1]):
-        return _call(_OPS.run.default, *arguments)
-    return _Derivative.apply(_forward, *arguments)
-
-
 def _differentiable_run(*arguments):
     tensors = arguments[:10]
     if _needs_plain(tensors):
         return _plain(*arguments)
     if _needs_gradient(tensors):
-        return list(_applied(_Derivative, _OPS.forward.default, *arguments))
+        return list(_applied(_Derivative, _OPS.forward.default, False, *arguments))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.run.default(*arguments)
 
@@ -2180,7 +2074,7 @@ def _differentiable_forward(*arguments):
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        results = _applied(_DerivativeAndSaved, _OPS.forward.default, *arguments)
+        results = _applied(_Derivative, _OPS.forward.default, True, *arguments)
         return *results[:3], list(results[3:])
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.forward.default(*arguments)
@@ -2223,50 +2117,28 @@ def _in_turn(operator, members, dims, arguments):
     return together, [[0] * len(x) if isinstance(x, list) else 0 for x in together]
 
 
-def _rule(name, differentiates):
-    """How an operator acts on batched arguments. differentiates: whether gradients of shared ones must stay apart."""
+def _rule(name):
+    """How an operator acts on batched arguments: as one call of a larger batch, or on each member in turn."""
 
     def rule(info, dims, *arguments):
         operator, members = getattr(_OPS, name).default, info.batch_size
-        tensors, here = arguments[:10], dims[:10]
-        shared = any(d is not None and own == "-" for d, own in zip(here, _OWN))
+        shared = any(d is not None and own == "-" for d, own in zip(dims, _OWN))
         packed = name != "step" and arguments[10] is not None
-        if shared or packed or differentiates or all(d is None for d in here):
+        if name in ("forward", "backward") or shared or packed or all(d is None for d in dims[:10]):
             return _in_turn(operator, members, dims, arguments)
-        size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
-        flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
-        if name == "backward":
-            *more, saved, needs = arguments[10:14]
-            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[14:], dims[14:])]
-            return _unfolded(operator(*flat, *more, saved, needs, *ends), members, size)
+        flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(arguments, dims, _OWN)]
         results = operator(*flat, *arguments[10:])
-        if name != "forward":
-            return _unfolded(results, members, size)
-        results, places = _unfolded(results[:-1], members, size), results[-1]
-        return (*results[0], places), (*results[1], [None] * len(places))
+        return [x.unflatten(0, (members, x.shape[0] // members)) for x in results], [0] * len(results)
 
     return rule
 
 
-def _unfolded(results, members, size):
-    """Results of the larger batch with the members' axis in front again, and the place of that axis."""
-    return [x.unflatten(0, (members, size)) for x in results], [0] * len(results)
-
-
-def _rules():
-    """Operator -> its rule."""
-    apart = True  # whether an argument is shared, whose gradient each member has for itself
-    return {"run": _rule("run", False), "step": _rule("step", False)} | {
-        name: _rule(name, apart) for name in ("forward", "backward")
-    }
-
-
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_c6cd02d84253", 0
+    name, tries = "seqc_lstm_a7396ae8e38e", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_c6cd02d84253_{tries}"
+        name = f"seqc_lstm_a7396ae8e38e_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
@@ -2277,21 +2149,18 @@ def _register():
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
     library.define(f"backward({taken}, Tensor[] saved, bool[] needs, {', '.join(cotangents)}) -> Tensor[]")
     library.define(f"step({once}) -> ({given})")
-    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
-    kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
-    derivatives = {
-        "run": _differentiable_run,
-        "forward": _differentiable_forward,
-        "backward": _differentiable_backward,
-        "step": _differentiable_step,
+    operators = {
+        "run": (_run, _differentiable_run, _fake_run),
+        "forward": (_forward, _differentiable_forward, _fake_forward),
+        "backward": (_backward, _differentiable_backward, _fake_backward),
+        "step": (_step, _differentiable_step, _fake_step),
     }
-    rules = _rules()
-    for operator, kernel in kernels.items():
+    for operator, (kernel, derivative, fake) in operators.items():
         library.impl(operator, kernel, "CPU")
         library.impl(operator, kernel, "CUDA")
-        library.impl(operator, derivatives[operator], "Autograd")
-        torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
-        torch.library.register_vmap(f"{name}::{operator}", rules[operator], lib=library)
+        library.impl(operator, derivative, "Autograd")
+        torch.library.register_fake(f"{name}::{operator}", fake, lib=library)
+        torch.library.register_vmap(f"{name}::{operator}", _rule(operator), lib=library)
     getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
     return getattr(torch.ops, name)
 
