@@ -23,9 +23,9 @@ How it is computed:
     S: diagonal: each element of S depends on its own past only
     S: eigenvalues in [0, 1]: `exp(g)`
     in plain torch:
-        chunkwise: 16 rows a block: modelled time 0.10 of the step form; scan form 1.10
+        chunkwise: 16 rows a block, at 0.10 of the modelled time of the step form; the scan form takes 1.10
         S: decay over H, K kept as a logarithm in [-inf, 0] per step
-        S: read over K: 4 anchored levels, every exponent <= 0
+        S: read over K: 4 levels of spans with an anchor each: every exponent <= 0, so that nothing overflows
 
 Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
 
@@ -1395,10 +1395,10 @@ def _rule(name):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_2b8641674681", 0
+    name, tries = "seqc_gla_abbcd8b278dc", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_2b8641674681_{tries}"
+        name = f"seqc_gla_abbcd8b278dc_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
