@@ -54,7 +54,7 @@ def text(spec: str, backend: str) -> str:
     if backend == "cpu":
         from seqc.backends import native_cpu
 
-        return native_cpu.emit(lower(for_kernels(load(SPECS[spec])), "step")).alone
+        return native_cpu.finished(native_cpu.emit(lower(for_kernels(load(SPECS[spec])), "step"))).alone
     if backend == "triton":
         from seqc.backends.triton_gpu.emit import triton_kernels
 
