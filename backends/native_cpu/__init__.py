@@ -62,7 +62,7 @@ def kernels(source: NativeSource, alone: bool = True, whole: bool = True) -> Ker
     build = inspect.getsource(loader).split(_RULE, 1)[1].strip("\n")
     imports, build = build.split("\n\nfrom seqc.cache import _native_distrust\n\n", 1)
     build = build.replace("def _native_trusted(", f"{inspect.getsource(_native_distrust)}\n\ndef _native_trusted(", 1)
-    needed = tuple(sorted([*imports.split("\n"), "import stat as _stat"], key=lambda line: (line[:4] == "from", line)))
+    imported = sorted([*imports.split("\n"), "import stat as _stat"], key=lambda line: (line[:4] == "from", line))
     own, common = launch_text(source, alone, direct)
     text = "\n\n\n".join([_constant("KERNELS", source.kernels), own]) + "\n"
     entry = [] if source.plan.program.no_step else [_constant("ENTRY", ENTRY.strip("\n"))]
@@ -70,16 +70,17 @@ def kernels(source: NativeSource, alone: bool = True, whole: bool = True) -> Ker
     more = (("SEQC_KERNELS", "ALL"), *([("SEQC_ROWS", "8")] if source.plan.roles.blocked else []))
     library = Library(source.own, tuple((d, f"SEQC_DIM_{ident(d)}") for d in source.dims), more)
     return Kernels(
-        text, saved(source), infer=not source.steps, float64=True, packs=True, direct=direct, imports=needed, runtime=runtime,
-        libraries=(library,),
+        text, saved(source), infer=not source.steps, float64=True, packs=True, direct=direct, imports=tuple(imported),
+        runtime=runtime, libraries=(library,),
     )  # fmt: skip
 
 
 def finished(native: Kernels) -> Kernels:
     """The CPU part of an emitted file, with what its kernels need of the C++ that all have, and nothing else of it."""
-    texts = (text for text in (native.text, *native.runtime) if text != _constant("RUNTIME", BEFORE))
-    before = needed(BEFORE, "".join(kernels for text in texts for kernels in re.findall(r'r"""\n(.*?)"""', text, re.DOTALL)))
-    runtime = tuple(_constant("RUNTIME", before) if text == _constant("RUNTIME", BEFORE) else text for text in native.runtime)
+    whole = _constant("RUNTIME", BEFORE)
+    own = "\n".join(text for text in (native.text, *native.runtime) if text != whole)
+    before = needed(BEFORE, "".join(re.findall(r'r"""\n(.*?)"""', own, re.DOTALL)))
+    runtime = tuple(_constant("RUNTIME", before) if text == whole else text for text in native.runtime)
     libraries = tuple(replace(one, text=f"\n{before}{one.text}") for one in native.libraries)
     return replace(native, runtime=runtime, libraries=libraries)
 

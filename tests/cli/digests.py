@@ -49,12 +49,17 @@ def changed(spec: str, backend: str, found: str) -> str:
     )
 
 
+def native_part(path: Path) -> str:
+    """The CPU part of an emitted file, of the loop form."""
+    from seqc.backends import native_cpu
+
+    return native_cpu.finished(native_cpu.emit(lower(for_kernels(load(path)), "step"))).alone
+
+
 def text(spec: str, backend: str) -> str:
     """The text behind a line, as it is now."""
     if backend == "cpu":
-        from seqc.backends import native_cpu
-
-        return native_cpu.finished(native_cpu.emit(lower(for_kernels(load(SPECS[spec])), "step"))).alone
+        return native_part(SPECS[spec])
     if backend == "triton":
         from seqc.backends.triton_gpu.emit import triton_kernels
 

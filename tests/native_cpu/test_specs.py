@@ -17,8 +17,6 @@ from types import ModuleType
 import pytest
 import torch
 
-from seqc.backends import native_cpu
-from seqc.driver.pipeline import lower
 from seqc.frontend import elaborate
 from seqc.ir.both_ways import one_run
 from seqc.ir.graph import leaves
@@ -57,7 +55,7 @@ def apart(name: str) -> tuple[Program, ModuleType]:
 @cache
 def text(name: str) -> str:
     """The native part of a spec."""
-    return native_cpu.finished(native_cpu.emit(lower(forms.for_kernels(elaborate.load(PATHS[name])), "step"))).alone
+    return digests.native_part(PATHS[name])
 
 
 def contiguous(function: Call) -> Call:
