@@ -133,7 +133,8 @@ def _summed(reads: Reads, x: Node, over: tuple[str, ...]) -> Node:
     found = _factors(reads, x)
     difference = next((f for f in found if f.op in ("add", "sub") and over_lags(reads, [f])), None)
     if difference is not None and len(found) > 1:
-        others = [f for f in found if f is not difference]
+        others = list(found)
+        others.remove(difference)  # once: a square has it twice
         return rebuild(difference, tuple(_summed(reads, combined("mul", [a, *others]), over) for a in difference.args))
     outside = [f for f in found if _varies(f) and _base(f) not in reads and not set(f.dims) & set(over)]
     inside = [f for f in found if f not in outside]

@@ -168,20 +168,25 @@ def factors_of(n: Node) -> Product:
     return tuple(out)
 
 
+def shared_factors(products: Sequence[Product]) -> list[list[Node]]:
+    """What products have in common, as often as all have it; then what is left of each."""
+    common, left = [], [list(p) for p in products]
+    for f in products[0]:
+        if all(f in p for p in left):
+            common.append(f)
+            for p in left:
+                p.remove(f)
+    return [common, *left]
+
+
 def common_factors(products: Sequence[Product]) -> Product:
     """Factors whose product is the sum of the products: what they have in common, then the sum of what is left of each.
 
     A sum that is a constant in exact arithmetic, such as (1 - b) + b, is that constant.
     """
-    left = [list(p) for p in products]
-    common = []
-    for f in products[0] if len(products) > 1 else ():
-        if all(f in p for p in left):
-            common.append(f)
-            for p in left:
-                p.remove(f)
-    if len(left) == 1:
-        return tuple(left[0])
+    if len(products) == 1:
+        return products[0]
+    common, *left = shared_factors(products)
     rest = combined("add", map(product, left))
     known = linear(rest)
     return (*common, rest if known.weights else const(known.constant))
@@ -242,13 +247,11 @@ def _choice(c: Node, left: Affine, right: Affine) -> Affine:
 def _either(c: Node, left: Sequence[Product], right: Sequence[Product]) -> Product:
     """Factors whose product is the sum of the products on the left where c holds, else that of those on the right."""
     (keep_left, a), (keep_right, b) = parted(common_factors(left)), parted(common_factors(right))
-    common = tuple(f for f in a if f in b)
-    a, b = tuple(f for f in a if f not in common), tuple(f for f in b if f not in common)
-    out = list(common)
-    if a and b:
-        out.append(where(c, product(a), product(b)))
+    out, *rest = shared_factors((a, b))
+    if all(rest):
+        out.append(where(c, *map(product, rest)))
     else:
-        out += [where(c, f, 1.0) for f in a] + [where(c, 1.0, f) for f in b]
+        out += [where(c, f, 1.0) for f in rest[0]] + [where(c, 1.0, f) for f in rest[1]]
     resets = ((c, keep_left), (node("not", c), keep_right))
     return (*out, *(chosen(node("or", node("not", here), keep)) for here, keep in resets if keep is not None))
 
