@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from seqc.frontend import syntax
+from tests.fuzz.places import at_places
 from tests.fuzz.reading import Spec
-from tests.fuzz.values import BATCH, Value, at_places
+from tests.fuzz.values import BATCH, Value
 
 if TYPE_CHECKING:
     from tests.fuzz.one_step import Step

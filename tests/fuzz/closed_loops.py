@@ -36,13 +36,14 @@ def drawn(subject: Subject, call: Call, rng: np.random.Generator) -> Loop:
     assert program.loop is not None and loop is not None
     arrays, _ = subject.arguments(call)
     batch, steps = 1 if call.bounds else call.sizes["B"], call.sizes["T"]
+    places = (batch, steps) if program.plane is None else (batch, steps, call.sizes[program.plane.dim])
     own = {argument.name for argument in argument_table(loop.program)}
     arrays = {k: x for k, x in arrays.items() if k in own or not k.endswith("_0")}
     ways: dict[str, Any] = {"steps": steps, "reverse": call.reverse}
     ways |= {"cu_seqlens": torch.tensor(call.bounds)} if call.bounds else {}
     if rng.random() < 0.5:
-        which = torch.as_tensor(rng.random((batch, steps)) < 0.5)
-        blank = {k: torch.where(which.view(batch, steps, *[1] * (arrays[k].ndim - 2)), arrays[k], torch.nan)
+        which = torch.as_tensor(rng.random(places) < 0.5)
+        blank = {k: torch.where(which.view(*places, *[1] * (arrays[k].ndim - len(places))), arrays[k], torch.nan)
                  for k in program.loop.fed}
         return Loop(arrays, {**arrays, **blank}, ways | {"given": which}, which, None)
     back = (program.direction == "backward") != call.reverse
@@ -51,7 +52,7 @@ def drawn(subject: Subject, call: Call, rng: np.random.Generator) -> Loop:
         lengths.append(int(rng.integers(0, end - start + 1)))
         rows += range(end - lengths[-1], end) if back else range(start, start + lengths[-1])
     ways |= {"cu_prompts": torch.tensor([0, *accumulate(lengths)])} if call.bounds else {}
-    which = torch.zeros(batch, steps, dtype=torch.bool)
+    which = torch.zeros(places, dtype=torch.bool)
     which[:, rows] = True
     return Loop(arrays, {**arrays, **{k: arrays[k][:, rows] for k in program.loop.fed}}, ways, which, rows)
 

@@ -31,6 +31,7 @@ def state(w: Writer, stem: str, dims: Sequence[str], init: bool = True, marks: s
     if init and w.chance(30):
         start = " = " + (of_sizes(w, dims) if w.wide and w.chance(40) else w.pick(("0", "0.5", "-1", w.param(w.subset(dims)))))
     w.lines.append(f"state {name}{shown(dims)}{' ' if marks else ''}{marks}{start}")
+    w.carried[name] = tuple(dims)
     return name
 
 
@@ -43,11 +44,21 @@ def of_sizes(w: Writer, dims: Sequence[str]) -> str:
 
 def past(w: Writer, name: str) -> str:
     """A state one step ago, sometimes cleared by a mask."""
+    if w.plane:
+        return beside(w, name)
     if not w.chance(10):
         return f"{name}[t-1]"
     w.features.add("reset")
     m = w.input(w.subset(w.states[name], 30), MASKS[0])
     return f"where({m} > {w.pick(('0.6', '0.5'))}, {w.pick(('0', '0', '1'))}, {name}[t-1])"
+
+
+def beside(w: Writer, name: str) -> str:
+    """Of two axes, a state at neighbours."""
+    both = f"{name}[t-1, u-1]"
+    w.features.add("neighbours on two axes")
+    return w.pick((f"{name}[t-1]", f"{name}[u-1]", f"(0.5 * {name}[t-1] + 0.4 * {name}[u-1])", both,
+                   f"(0.4 * {name}[t-1] + 0.4 * {name}[u-1] - 0.3 * {both})", f"max({name}[t-1], {name}[u-1])"))
 
 
 def update(w: Writer, name: str, e: str) -> None:
@@ -57,7 +68,7 @@ def update(w: Writer, name: str, e: str) -> None:
         m = w.input(w.subset(w.states[name], 20), MASKS[0])
         e = f"where({m} > 0.3, {e}, {name}[t-1])" if w.chance(70) else f"where({m} <= 0.3, {name}[t-1], {e})"
     w.lines.append(f"{name} = {e}")
-    if w.chance(8):
+    if w.chance(8) and not w.plane:
         w.features.add("every")
         value = w.pick((f"0.5 * {name}", "0", f"{name} * {w.param(())}", f"{name} / (1 + {name}^2)"))
         w.lines.append(f"every {w.pick((1, 2, 3, 5, 16, 20))}: {name} = {full(w, name, value)}")

@@ -6,12 +6,12 @@ In: a step, a call. Out: a value with the dims of x, one for each sequence, whic
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from seqc.frontend import syntax
-from tests.fuzz.reading import mentions, whole
+from tests.fuzz.reading import mentions
 from tests.fuzz.values import BATCH, Value, real
 
 if TYPE_CHECKING:
@@ -41,13 +41,12 @@ def slope(step: Step, e: syntax.Call, at: Mapping[str, int], bound: Mapping[str,
     return value
 
 
-def _read(step: Step, by: syntax.Expr) -> tuple[str, int]:
+def _read(step: Step, by: syntax.Expr) -> tuple[str, Any]:
     """The name that x is of, and how many steps ago."""
     if isinstance(by, syntax.Name):
         return by.id, 0
     assert isinstance(by, syntax.Subscript)
-    (time,) = (item for item in by.items if mentions(item, step.spec.axis))
-    return by.name.id, -whole(time, {**step.run.sizes, step.spec.axis: 0}, {})
+    return by.name.id, step.back([i for i in by.items if any(mentions(i, axis) for axis in step.spec.axes)], {})
 
 
 __all__ = ["slope"]

@@ -169,7 +169,7 @@ class Run:
         return lambda lag: kept[name][-lag]
 
 
-def outputs_of(spec: Spec, run: Run, name: str, rows: Mapping[int, Value]) -> Tensor:
+def outputs_of(spec: Spec, run: Run, name: str, rows: Mapping[Any, Value]) -> Tensor:
     """An output as `[B, T, dims]`: dims as declared, as the state has them, or in the order of the `dim` statements.
 
     Where no order is written, the language asks the declarations behind the value: a spec to be judged writes it.
@@ -185,7 +185,8 @@ def outputs_of(spec: Spec, run: Run, name: str, rows: Mapping[int, Value]) -> Te
     else:
         places = list(spec.dims)
         dims = tuple(sorted(found, key=lambda d: (places.index(d.rstrip("'")), d)))
-    return torch.stack([real(rows[t].to((BATCH, *dims), run.sizes)) for t in sorted(rows)], 1)
+    rows_of = torch.stack([real(rows[t].to((BATCH, *dims), run.sizes)) for t in sorted(rows)], 1)
+    return rows_of.unflatten(1, (run.steps, -1)) if spec.second else rows_of  # of two axes, places are in order too
 
 
 @dataclass(frozen=True)
@@ -241,13 +242,13 @@ def _whole_call(spec: Spec, tensors: Tensors, sizes: dict[str, int], how: How) -
     if how.bounds is not None:
         parts = []
         for i, (start, end) in enumerate(pairwise(how.bounds)):
-            own = {n: x[:, start:end] if _plain(spec, n) in spec.inputs else x if _shared(spec, n) else x[i : i + 1]
+            own = {n: x[:, start:end] if _timed(spec, n) else x if _shared(spec, n) else x[i : i + 1]
                    for n, x in tensors.items()}
             prompts = None if how.prompts is None else how.prompts[:, start:end]
             alone = replace(how, bounds=None, prompts=prompts)
             parts.append(_whole_call(spec, own, {**sizes, "T": end - start, BATCH: 1}, alone))
         names = dict.fromkeys(n for p in parts for n in p)  # a sequence without steps has no outputs
-        return {n: torch.cat([p[n] for p in parts if n in p], 0 if n.endswith("_T") else 1) for n in names}
+        return {n: torch.cat([p[n] for p in parts if n in p], int(not n.endswith("_T") or _timed(spec, n))) for n in names}
     if spec.scan != "both":
         return _one_run(spec, tensors, sizes, how)
     own = {n: x for n, x in tensors.items() if "_reverse" not in n}
@@ -271,6 +272,11 @@ def _plain(spec: Spec, name: str) -> str:
     return name[:-3] if name not in spec.inputs and name.endswith(("_re", "_im")) else name
 
 
+def _timed(spec: Spec, name: str) -> bool:
+    """Whether an argument or a state's end has all steps: inputs, and of two axes what is beside the second."""
+    return _plain(spec, name) in spec.inputs or (bool(spec.second) and name[:-2] in {f"{s}_{spec.second}" for s in spec.states})
+
+
 def _shared(spec: Spec, name: str) -> bool:
     """Whether the sequences of a pack have a value in common."""
     if name.removesuffix("_mask").removesuffix("_mask_reverse") in spec.sparse:
@@ -289,7 +295,9 @@ def _twin(spec: Spec, name: str) -> str:
 
 
 def _one_run(spec: Spec, tensors: Tensors, sizes: dict[str, int], how: How) -> dict[str, Tensor]:
-    run = Run(spec, tensors, sizes, how)
+    from tests.fuzz.planes import PlaneRun
+
+    run = (PlaneRun if spec.second else Run)(spec, tensors, sizes, how)
     found: dict[str, Tensor] = {}
     for name, x in run.run().items():
         if x is None and f"{name[:-2]}_0" in how.axes:  # a definition before any step
@@ -299,7 +307,7 @@ def _one_run(spec: Spec, tensors: Tensors, sizes: dict[str, int], how: How) -> d
         if isinstance(x, dict):
             value = outputs_of(spec, run, name, x)
         else:  # of a lagged definition, in the order that the caller tells
-            value = real(x.to((BATCH, *how.axes.get(f"{name[:-2]}_0", x.dims[1:])), run.sizes))
+            value = x.x if spec.second else real(x.to((BATCH, *how.axes.get(f"{name[:-2]}_0", x.dims[1:])), run.sizes))
         if value.is_complex():
             stem, end = (name[:-2], name[-2:]) if name.endswith("_T") else (name, "")
             found |= {f"{stem}_re{end}": value.real, f"{stem}_im{end}": value.imag}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +13,7 @@ from seqc.frontend.trees import walk
 from tests.fuzz.between_rates import last_values, part_of_now
 from tests.fuzz.inner_slopes import slope
 from tests.fuzz.matrices import OF_MATRICES
+from tests.fuzz.places import at_places, with_rows
 from tests.fuzz.reading import DRAWS, folded, indexed, mentions, own_dims, squared, whole
 from tests.fuzz.threefry import ONCE, fractions, normal
 from tests.fuzz.values import (
@@ -21,7 +22,6 @@ from tests.fuzz.values import (
     ONE_OF_TWO,
     SIGNS,
     Value,
-    at_places,
     each,
     matmul,
     number,
@@ -30,11 +30,12 @@ from tests.fuzz.values import (
     real,
     shifted,
     truth,
-    with_rows,
 )
 
 if TYPE_CHECKING:
     from tests.fuzz.judge import Run
+
+PLACES = (syntax.Renaming, syntax.Position)
 
 
 class Step:
@@ -43,34 +44,44 @@ class Step:
     past: of states and lagged definitions, the values one, two, .. steps ago. sheltered: whether gradients of 0 stay 0.
     """
 
-    def __init__(self, run: Run, now: int | None, past: Mapping[str, Callable[[int], Value | None]]) -> None:
+    def __init__(self, run: Run, now: Any, past: Mapping[str, Callable[[Any], Value | None]]) -> None:
         self.run, self.spec, self.now, self.past = run, run.spec, now, past
         self.memo: dict[str, Value] = {}
-        self.swapped: dict[tuple[str, int], Value] = {}  # what stands for a name, so many steps ago
+        self.swapped: dict[tuple[str, Any], Value] = {}  # what stands for a name, so many steps ago
         self.origin = self  # the step without what is swapped
 
-    def with_another(self, name: str, lag: int, value: Value) -> Step:
+    def with_another(self, name: str, lag: Any, value: Value) -> Step:
         """The same step, in which a name has another value wherever it is read so many steps ago."""
-        other = Step(self.run, self.now, self.past)
+        other = type(self)(self.run, self.now, self.past)
         other.swapped, other.origin = {**self.swapped, (name, lag): value}, self.origin
         return other
 
+    # ---- times
+
+    def back(self, times: Sequence[syntax.Expr], at: Mapping[str, int]) -> Any:
+        """How many steps ago a read is; 0 without times."""
+        return -whole(times[0], {**self.run.sizes, self.spec.axis: 0}, at) if times else 0
+
+    def input(self, name: str, lag: Any) -> Value:
+        """An input so many steps ago."""
+        assert self.now is not None
+        return self.run.input_at(name, self.now - lag * self.run.ahead, self.origin)
+
     # ---- names
 
-    def named(self, name: str, lag: int, at: Mapping[str, int]) -> Value:
+    def named(self, name: str, lag: Any, at: Mapping[str, int]) -> Value:
         """The value of a name, so many steps ago, at the positions that a fold holds."""
         value = self._named(name, lag)
         for dim, position in at.items():
             value = _at(value, dim, position) if dim in value.dims else value
         return value
 
-    def _named(self, name: str, lag: int) -> Value:
+    def _named(self, name: str, lag: Any) -> Value:
         run = self.run
         if (name, lag) in self.swapped:
             return self.swapped[name, lag]
         if name in self.spec.inputs:
-            assert self.now is not None
-            x = run.input_at(name, self.now - lag * run.ahead, self.origin)
+            x = self.input(name, lag)
             return x if x.x.is_floating_point() or x.x.is_complex() else Value(x.x.double(), x.dims)
         if name in self.spec.params:
             return run.params[name]
@@ -84,7 +95,7 @@ class Step:
             past = self.past[name](lag)
             if past is None:  # a definition before the first step
                 run.opened = True  # its dims alone are asked for, which no feedback changes
-                now = Step(run, self.now, self.past)._named(name, 0)
+                now = type(self)(run, self.now, self.past)._named(name, 0)
                 run.opened = False
                 past = Value(torch.zeros_like(real(now.x)), now.dims)
             return past
@@ -92,11 +103,10 @@ class Step:
             statement = self.spec.defined.get(name) or self.spec.outputs[name]
             assert statement.expr is not None
             value = self.value(statement.expr, {}, {})
-            if (index := self.spec.written_rows(name)) is not None:
+            if indices := self.spec.written_rows(name):
                 dims = (BATCH, *own_dims(self.spec.states[name]))
-                before, dim = run.spread(self._named(name, 1), dims), self.spec.inputs[index].places
-                assert dim is not None and self.now is not None
-                value = with_rows(before, run.input_at(index, self.now, self), dim.id, value)
+                places = [(self.input(index, 0), of.id) for index in indices if (of := self.spec.inputs[index].places)]
+                value = with_rows(run.spread(self._named(name, 1), dims), places, value)
             elif name in self.spec.states:
                 value = run.spread(value, (BATCH, *own_dims(self.spec.states[name])))
                 if name in self.spec.down:
@@ -125,7 +135,7 @@ class Step:
                 inner = self.value(x, at, bound)
                 return Value(~truth(inner.x) if op == "not" else -real(inner.x), inner.dims)
             case syntax.Placed(x=x, items=items):
-                return self._placed(self.value(x, at, bound), items)
+                return self._at_items(self.value(x, at, bound), items, at, bound)
             case syntax.Binary():
                 return self._binary(e, self.value(e.left, at, bound), self.value(e.right, at, bound))
             case syntax.Subscript():
@@ -154,24 +164,28 @@ class Step:
             (item,) = e.items
             assert isinstance(item, syntax.Name)
             return self._index(name, item.id, at)
-        places = (syntax.Renaming, syntax.Position)
-        reads = [i for i in e.items if self.spec.index(i) is not None or self.spec.choice(i) is not None]
-        times = [i for i in e.items if not isinstance(i, places) and i not in reads]
-        value = self._read(name, times[0], at, bound) if times else self.value(e.name, at, bound)
-        for item in reads:
+        times = [i for i in e.items if not isinstance(i, PLACES) and not self._tells(i)]
+        value = self._read(name, times, at, bound) if times else self.value(e.name, at, bound)
+        return self._at_items(value, e.items, at, bound)
+
+    def _tells(self, item: syntax.Expr) -> bool:
+        """Whether an item of brackets tells positions."""
+        return self.spec.index(item) is not None or self.spec.choice(item) is not None
+
+    def _at_items(
+        self, value: Value, items: tuple[syntax.Expr, ...], at: Mapping[str, int], bound: Mapping[str, Value]
+    ) -> Value:
+        """The value at the positions that items of brackets tell, with dims renamed."""
+        for item in filter(self._tells, items):
             dim = self.spec.choice(item)
             value = self._at_index(value, item, at) if dim is None else self._at_choice(value, item, dim, at, bound)
-        return self._placed(value, tuple(i for i in e.items if isinstance(i, places)))
+        return self._placed(value, tuple(i for i in items if isinstance(i, PLACES)))
 
     def _at_index(self, value: Value, item: syntax.Expr, at: Mapping[str, int]) -> Value:
         """The value at the positions that an index tells, now or some steps away."""
         name = self.spec.index(item)
-        assert name is not None and self.now is not None
-        lag = 0
-        if isinstance(item, syntax.Subscript):
-            (time,) = item.items
-            lag = -whole(time, {**self.run.sizes, self.spec.axis: 0}, at)
-        place = self.run.input_at(name, self.now - lag * self.run.ahead, self)
+        assert name is not None
+        place = self.input(name, self.back(item.items if isinstance(item, syntax.Subscript) else (), at))
         for dim, position in at.items():
             place = _at(place, dim, position) if dim in place.dims else place
         of = self.spec.inputs[name].places
@@ -219,21 +233,22 @@ class Step:
         return Value(value.x, tuple(names.get(d, d) for d in value.dims))
 
     def _index(self, name: str, dim: str, at: Mapping[str, int]) -> Value:
+        if name == "index" and dim in at:
+            return number(float(at[dim]))
         size = self.run.sizes[dim.rstrip("'")]
         if name == "eye":
             return Value(torch.eye(size, dtype=torch.float64), (dim, dim + "'"))
-        if dim in at:
-            return number(float(at[dim]))
         return Value(torch.arange(size, dtype=torch.float64), (dim,))
 
-    def _read(self, name: str, time: syntax.Expr, at: Mapping[str, int], bound: Mapping[str, Value]) -> Value:
+    def _read(
+        self, name: str, times: Sequence[syntax.Expr], at: Mapping[str, int], bound: Mapping[str, Value]
+    ) -> Value:
         """`x[t - 2]`, or `x[t - index[L]]`, one value for each position of L."""
-        free = [d for d in dict.fromkeys(indexed(time)) if d not in at]
+        free = [d for d in dict.fromkeys(d for time in times for d in indexed(time)) if d not in at]
         if free:
-            taps = [self._read(name, time, {**at, free[0]: j}, bound) for j in range(self.run.sizes[free[0]])]
+            taps = [self._read(name, times, {**at, free[0]: j}, bound) for j in range(self.run.sizes[free[0]])]
             return _rows(free[0], taps)
-        lag = -whole(time, {**self.run.sizes, self.spec.axis: 0}, at)
-        return self.named(name, lag, at)
+        return self.named(name, self.back(times, at), at)
 
     def _folded(self, e: syntax.Call, at: Mapping[str, int], bound: Mapping[str, Value]) -> list[Value]:
         """Every running value of a fold at its end, or of a scan after each step."""
@@ -295,7 +310,7 @@ class Step:
 
     def _tap_dims(self, e: syntax.Expr, at: Mapping[str, int]) -> set[str]:
         places = [p for p in walk(e) if isinstance(p, syntax.Subscript) and p.name.id not in ("index", "eye")]
-        times = [item for p in places for item in p.items if mentions(item, self.spec.axis)]
+        times = [item for p in places for item in p.items if any(mentions(item, axis) for axis in self.spec.axes)]
         return {dim for time in times for dim in indexed(time) if dim not in at}
 
     def _sum_of_taps(

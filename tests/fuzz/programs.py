@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.along_families import BESIDE
 from tests.fuzz.families import FAMILIES
+from tests.fuzz.further_families import FURTHER, PLANAR, wishes
 from tests.fuzz.long_families import FAR_BACK
 from tests.fuzz.newer_families import NEW
 from tests.fuzz.wider_families import WIDER, fed_back
@@ -30,6 +31,8 @@ NEWEST = 34_000_000  # and from here on those of `NEW`, as often again, and clos
 WHOLE = EVERY + (*NEW, fed_back) * 8
 LONG = 36_000_000  # and from here on those of `FAR_BACK`, as often again; native code of half of them has fixed sizes
 LONGER = WHOLE + FAR_BACK * 40
+LATEST = 38_200_000  # and from here on those of `FURTHER`, as often again; a fifth has two axes; wishes
+ALL_THERE_IS = LONGER + FURTHER * 22
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,12 @@ class Program:
 def program(below: Callable[[int], int], families: tuple[Any, ...] = EVERY) -> Program:
     """The spec that choices make. below: a choice, of 0 to n - 1, of which 0 is the simplest."""
     w = Writer(below, families is not FAMILIES)
+    w.further = families is ALL_THERE_IS
+    if w.further and w.chance(20):
+        families = two_axes(w)
     w.ahead = w.chance(30)
-    w.indexed, w.buffered, w.noisy = w.wide and w.chance(20), w.wide and w.chance(20), w.wide and w.chance(15)
+    w.indexed, w.buffered = w.wide and w.chance(20), w.wide and w.chance(20)
+    w.noisy = w.wide and w.chance(15) and not w.plane
     read: list[Expr] = []
     for _ in range(1 + (w.below(3) if w.chance(60) else 0)):
         read += w.pick(families)(w)
@@ -57,7 +64,8 @@ def program(below: Callable[[int], int], families: tuple[Any, ...] = EVERY) -> P
         w.input((), again=0) if w.chance(50) else w.param(())
     if not w.inputs:
         w.input(())
-    direction = "forward" if w.fed and families not in (WHOLE, LONGER) else w.pick(("forward",) * 10 + ("backward", "both"))
+    either = families in (WHOLE, LONGER, ALL_THERE_IS)
+    direction = "forward" if w.plane or (w.fed and not either) else w.pick(("forward",) * 10 + ("backward", "both"))
     if direction == "both" and w.wide:
         direction = w.pick(("both", "both", "both sum", "both shared", "both sum shared"))
     if direction != "forward":
@@ -66,19 +74,34 @@ def program(below: Callable[[int], int], families: tuple[Any, ...] = EVERY) -> P
     if w.wide and w.chance(8):
         w.features.add("checkpoint")
         w.lines.append(f"checkpoint {w.pick((1, 2, 3, 5, 16))}")
+    if w.further:
+        wishes(w)
     lines = [_sized(line, w) for line in w.lines]
     if w.chance(30):
         w.features.add("statements in any order")
         for i in range(len(lines) - 1, 0, -1):
             j = i - w.below(i + 1)
             lines[i], lines[j] = lines[j], lines[i]
-    return Program("\n".join(("spec fuzzed", *lines, "")), dict(w.sizes), frozenset(w.features))
+    sizes = {**w.sizes, "U": w.width} if w.plane else dict(w.sizes)
+    return Program("\n".join(("spec fuzzed", *lines, "")), sizes, frozenset(w.features))
+
+
+def two_axes(w: Writer) -> tuple[Any, ...]:
+    """Make the spec one of two axes; its families."""
+    w.plane, w.width = True, 1 + w.below(5)
+    w.taken.add("u")
+    w.lines += ["axis t, u"]
+    for axis in "tu":
+        if w.chance(20):
+            w.lines.append(f"scan {axis} backward")
+    w.features.add("two axes")
+    return PLANAR
 
 
 def _sized(line: str, w: Writer) -> str:
     """The line of a dim with a size, where no argument tells it."""
     name = line.removeprefix("dim ")
-    if name == line or " = " in line:
+    if name not in w.sizes or name in w.given:
         return line
     arguments = (other.partition("[")[2].partition("]")[0] for other in w.lines if other.startswith(("input", "param")))
     told = any(name in re.findall(r"[^\W\d]\w*", dims) for dims in arguments)
@@ -100,7 +123,7 @@ def chosen(choices: Sequence[int], families: tuple[Any, ...] = ALL) -> Program:
 def families_of(number: int) -> tuple[Any, ...]:
     """What the program of a number may be made of."""
     if number >= NEWEST:
-        return LONGER if number >= LONG else WHOLE
+        return ALL_THERE_IS if number >= LATEST else LONGER if number >= LONG else WHOLE
     return EVERY if number >= ALONG else ALL if number >= WIDE else FAMILIES
 
 
@@ -191,5 +214,5 @@ def outputs(w: Writer, read: list[Expr]) -> None:
             w.lines.append(f"output {name}{shown(sorted(own))} = {x}")
 
 
-__all__ = ["ALL", "ALONG", "EVERY", "LONG", "NEWEST", "WHOLE", "WIDE", "Program", "chosen", "drawn", "families_of", "program",
-           "programs", "smaller"]
+__all__ = ["ALL", "ALONG", "EVERY", "LATEST", "LONG", "NEWEST", "WHOLE", "WIDE", "Program", "chosen", "drawn", "families_of",
+           "program", "programs", "smaller"]

@@ -31,7 +31,10 @@ class Spec:
     feedback: dict[str, syntax.Expr] = field(default_factory=dict)
     history: dict[str, int] = field(default_factory=dict)
     axis: str = "t"
+    second: str = ""  # the other axis of two
     scan: str = "forward"
+    second_scan: str = "forward"
+    before: dict[str, dict[tuple[str, ...], syntax.Expr]] = field(default_factory=dict)  # what is first, of a state, by axes
     joined: tuple[str, ...] = ()  # words behind `scan both`
     name: str = "spec"
 
@@ -39,6 +42,11 @@ class Spec:
         """The sizes that the text gives."""
         return {n: d.default if d.default is not None else (d.sizes or (d.lo,))[0]  # type: ignore[misc]
                 for n, d in self.dims.items() if d.default is not None or d.sizes or d.lo is not None}
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes of time: one, or two."""
+        return (self.axis, self.second) if self.second else (self.axis,)
 
     def every_expression(self) -> list[syntax.Expr]:
         """All that is computed in a step."""
@@ -62,10 +70,11 @@ class Spec:
         e = self.defined[name].expr if name in self.defined else None
         return self.choice(e) if isinstance(e, syntax.Call) else None
 
-    def written_rows(self, name: str) -> str | None:
-        """The index of `M[w] = ..` for a state M; None for any other definition."""
-        dims = self.defined[name].dims if name in self.states and name in self.defined else None
-        return dims[0].id if dims and len(dims) == 1 and self.index(syntax.Name(dims[0].span, dims[0].id)) else None
+    def written_rows(self, name: str) -> tuple[str, ...]:
+        """The indices of `M[w] = ..`, or of `Q[s, a] = ..`, for a state; none of any other definition."""
+        dims = self.defined[name].dims or () if name in self.states and name in self.defined else ()
+        indices = tuple(d.id for d in dims if self.index(syntax.Name(d.span, d.id)))
+        return indices if len(indices) == len(dims) else ()
 
     def sites(self) -> dict[int, int]:
         """The site of each draw by the id of its call: the CRC-32 of "NAME.I" below 2^16, or the next one that is free."""
@@ -88,16 +97,23 @@ def read(text: str) -> Spec:
     """The spec of a text."""
     spec = Spec()
     kinds = {"input": spec.inputs, "param": spec.params, "buffer": spec.params, "const": spec.consts, "state": spec.states}
-    for s in parse(text).statements:
+    statements = parse(text).statements
+    for s in sorted(statements, key=lambda s: not isinstance(s, syntax.Axes)):  # what a direction is of
         match s:
             case syntax.SpecName():
                 spec.name = s.name.id
             case syntax.Dims():
                 spec.dims |= {d.name.id: d for d in s.items}
             case syntax.Axes():
-                spec.axis = s.names[0].id
+                spec.axis, spec.second = (*(name.id for name in s.names), "")[:2]
+            case syntax.Scan() if spec.second and s.direction.id == spec.second:
+                spec.second_scan = s.joined[0].id
             case syntax.Scan():
-                spec.scan, spec.joined = s.direction.id, tuple(word.id for word in s.joined)
+                words = [s.direction.id, *(word.id for word in s.joined)]
+                words = words[1:] if spec.second and words[0] == spec.axis else words
+                spec.scan, spec.joined = words[0], tuple(words[1:])
+            case syntax.Before():
+                spec.before.setdefault(s.body.name.id, {})[tuple(axis.id for axis in s.axes)] = s.body.expr
             case syntax.Declare():
                 kinds[s.kind].update({d.name.id: d for d in s.items})
             case syntax.Define():
@@ -150,7 +166,7 @@ def deepest(spec: Spec, sizes: Mapping[str, int], more: Iterable[syntax.Expr] = 
             if isinstance(e, syntax.Subscript) and e.name.id in (*spec.states, *spec.defined):
                 for item in e.items:
                     if not isinstance(item, syntax.Renaming | syntax.Position) and not spec.index(item) and (
-                            mentions(item, spec.axis)):
+                            not spec.choice(item) and mentions(item, spec.axis)):
                         long = max(_lags(item, spec.axis, sizes))
                         found[e.name.id] = max(long, found.get(e.name.id, 0))
     return found

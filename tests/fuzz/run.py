@@ -28,7 +28,7 @@ import torch
 
 from seqc.diagnostics import SpecError, Unsupported
 from seqc.frontend.format import format_text
-from tests.fuzz.programs import LONG, Program, drawn, families_of, smaller
+from tests.fuzz.programs import LATEST, LONG, Program, drawn, families_of, smaller
 from tests.fuzz.report import report
 from tests.fuzz.trial import Problem, Wish, attempt
 
@@ -79,9 +79,9 @@ def wish_of(backend: str, number: int, sizes: Mapping[str, int]) -> Wish:
     if backend == "cpu" and number >= LONG:
         return Wish(backend, dims=sizes if rng.random() < 0.5 else {})
     if backend == "cpu" or rng.random() < 0.5:
-        return Wish(backend)
+        return Wish(backend, team=number % 2 * number if backend == "triton" and number >= LATEST else 0)
     if backend == "triton":
-        return Wish(backend, rows=16)
+        return Wish(backend, rows=16, team=number if number >= LATEST else 0)
     return Wish(backend, form=rng.choice([None, None, "step", "scan", "chunkwise"]), rows=rng.choice([None, 16, 16, 32]))
 
 
@@ -129,7 +129,7 @@ def one(tally: Tally, number: int, tell: Callable[[str], None]) -> None:
     if subject is not None:
         block = subject.block
         words = f" of {block.rows} rows" if block.rows > 1 else " in pieces of time" if subject.in_pieces else ""
-        words += " in lanes" if subject.in_lanes else ""
+        words += " in lanes" if subject.in_lanes else " by a team" if subject.team else ""
         tally.forms[block.form + words] += 1
     for p in problems:
         if p.kind == "refused":

@@ -239,3 +239,50 @@ def test_several_rates_from_the_last_step_back() -> None:
         for name, want in zip("gsyz", row, strict=True):
             assert abs(float(found[name][0, 10 - t]) - want) < 1e-12, (name, t)
     assert float(found["down_4_1_T"]) == 2.0 and float(found["down_8_T"]) == 3.0
+
+
+def test_two_axes_with_their_edges() -> None:
+    """From the last u to the first: neighbours, an input beside, edges that are passed and edges that the spec says."""
+    text = ("spec f\naxis t, u\nscan u backward\ndim D\ninput x[D]\nparam a\nstate h[D] = 0.5, g = -1\n"
+            "before u: g = a * index[t]\nbefore t, u: h = 2\nh = 0.3 * h[t-1] - a * h[u-1] + 0.2 * h[t-1, u-1] + x[t-1, u+1]\n"
+            "g = 0.5 * g[u-1] + sum[D](h)\noutput o = h\noutput p = g - g[t-1]\n")
+    given = _tensors(x=(2, 3, 4, 2), a=(), h_0=(2, 4, 2))
+    cotangents = _tensors(o=(2, 3, 4, 2), p=(2, 3, 4), h_T=(2, 4, 2), h_u_T=(2, 3, 2))
+    found, slopes = judge(text, given, {"B": 2, "T": 3, "U": 4, "D": 2}, cotangents)
+    x, a, h_0 = (given[n].clone().requires_grad_() for n in ("x", "a", "h_0"))
+    two, half, one = torch.full((2, 2), 2.0).double(), torch.full((2, 2), 0.5).double(), torch.full((2,), -1.0).double()
+    h, g = {}, {}
+    for t in range(3):
+        for n, u in enumerate((3, 2, 1, 0)):  # the n-th cell of a row; x[u+1] is the cell before it
+            up = h[t - 1, u] if t else h_0[:, u]
+            side = h[t, u + 1] if n else half
+            both = h[t - 1, u + 1] if t and n else h_0[:, u + 1] if n else half if t else two
+            drive = x[:, t - 1, u - 1] if t and u else torch.zeros(2, 2).double()
+            h[t, u] = 0.3 * up - a * side + 0.2 * both + drive
+            g[t, u] = 0.5 * (g[t, u + 1] if n else a * t) + h[t, u].sum(-1)
+    rows = {"o": [[h[t, u] for u in range(4)] for t in range(3)],
+            "p": [[g[t, u] - (g[t - 1, u] if t else one) for u in range(4)] for t in range(3)]}
+    want = {n: torch.stack([torch.stack(row, 1) for row in table], 1) for n, table in rows.items()}
+    want |= {"h_T": torch.stack([h[2, u] for u in range(4)], 1), "h_u_T": torch.stack([h[t, 0] for t in range(3)], 1)}
+    for n, y in want.items():
+        assert torch.allclose(found[n], y, atol=1e-13), n
+    assert torch.equal(found["h_t_u_T"], half)
+    true = torch.autograd.grad(sum((y * cotangents[n]).sum() for n, y in want.items()), (x, a, h_0))
+    for n, slope in zip(("x", "a", "h_0"), true, strict=True):
+        assert torch.allclose(slopes[n], slope, atol=1e-13), n
+
+
+def test_one_place_of_a_table_and_another_order() -> None:
+    text = ("spec f\ndim A, V, K\ninput s index A, w index V, r, order[V] index V\nbuffer near[V, K]\nstate Q[A, V], h[V]\n"
+            "Q[s, w] = 0.5 * Q[t-1, s, w] + r\nh = h[t-1][position[V](near[K = 0])] + Q[s][order]\noutput o = h\n")
+    given = _tensors(r=(1, 4), Q_0=(1, 2, 3), h_0=(1, 3)) | {"near": torch.tensor([[1.7, 0], [9.0, 0], [-3.0, 0]]).double()}
+    given |= {"s": torch.tensor([[0, 1, 1, 0]]), "w": torch.tensor([[2, 0, 0, 1]])}
+    given |= {"order": torch.tensor([[[2, 1, 0], [0, 0, 1], [1, 2, 2], [0, 1, 2]]])}
+    found, _ = judge(text, given, {"B": 1, "T": 4, "A": 2, "V": 3, "K": 2})
+    q, h = given["Q_0"][0].clone(), given["h_0"][0]
+    for t in range(4):
+        s, w = int(given["s"][0, t]), int(given["w"][0, t])
+        q[s, w] = 0.5 * q[s, w] + given["r"][0, t]
+        h = h[[1, 2, 0]] + q[s][given["order"][0, t]]
+        assert torch.allclose(found["o"][0, t], h, atol=1e-14), t
+    assert torch.equal(found["Q_T"][0], q)

@@ -31,6 +31,7 @@ from tests.fuzz.long_families import FAR
 from tests.fuzz.programs import WIDE
 from tests.fuzz.threefry import keys
 from tests.fuzz.values import rounding
+from tests.triton import lockstep
 
 Arrays = dict[str, torch.Tensor]
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24}
@@ -67,6 +68,7 @@ class Wish:
     form: str | None = None
     rows: int | None = None
     dims: Mapping[str, int] = field(default_factory=dict)
+    team: int = 0  # the order in which programs that share out a head run in Triton's interpreter; 0: one program holds it
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,10 @@ class Subject:
         self.in_lanes = "lanes_forward::" in self.compiled.text
         self.module = load_emitted(_short_lanes(self.compiled.text), self.compiled.signature.spec)
         form = getattr(self.module, {"torch": "_TORCH", "cpu": "_CPU", "triton": "_TRITON"}[wish.backend])
+        self.team = wish.team and "_held_triton" in vars(self.module)
+        if self.team:
+            lockstep.in_pieces(vars(self.module))
+            lockstep.choose(wish.team)
         if wish.backend == "triton":
             vars(self.module)["_form"] = lambda *_: form
             loop = getattr(self.module, "_loop_TRITON", None)
@@ -285,6 +291,7 @@ def parts_and_steps(subject: Subject, call: Call) -> Iterator[Problem]:
     given = {name_of(k): cast(x, dtype) for k, x in arrays.items()}
     inputs = [name_of(k) for k in subject.program.inputs]
     states = [name_of(k) for k in subject.program.states]
+    timed, axes = {name_of(k) for k in subject.program.output_decls}, 1 + (subject.program.plane is not None)
     steps = call.sizes["T"]
     cut = steps // 2
     pieces = [slice(0, cut), slice(cut, steps)]
@@ -305,7 +312,9 @@ def parts_and_steps(subject: Subject, call: Call) -> Iterator[Problem]:
                 continue
             if key.startswith("noise") and key[:-2] not in states:  # no draw reads it
                 continue
-            if key.endswith("_T"):
+            if axes == 2 and key.endswith("_T") and key not in timed and key[:-2] not in states:  # no cell reads it
+                continue
+            if key.endswith("_T") and key not in timed:
                 got = now[f"{key[:-2]}_0"] if key[:-2] in states else None
                 got = now.get(f"{name_of(key)[:-2]}_0") if got is None else got
             else:

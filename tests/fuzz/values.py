@@ -176,6 +176,13 @@ def _bilinear_weight(a: Tensor, b: Tensor, dt: Tensor) -> Tensor:
     return dt * b / (1 - dt * a / 2)
 
 
+def _safe_sqrt(x: Tensor, largest: float | Tensor = 1000.0) -> Tensor:
+    """The square root, whose derivative is no larger than a number."""
+    plain = 4 * x * largest**2 >= 1
+    tangent = torch.sqrt(x.detach()) + largest * (x - x.detach())
+    return torch.where(plain, torch.sqrt(torch.where(plain, x, 1.0)), tangent)
+
+
 SELU = (1.0507009873554804934193349852946, 1.6732632423543772848170429916717)  # Klambauer et al., 2017
 
 
@@ -200,7 +207,7 @@ ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
     "logsigmoid": lambda x: -_softplus(-x), "softplus": _softplus, "erf": torch.erf, "relu": torch.relu,
     "silu": lambda x: x * torch.sigmoid(x), "gelu": lambda x: x * 0.5 * (1 + torch.erf(x / math.sqrt(2))),
     "logaddexp": logaddexp, "re": torch.real, "im": lambda x: torch.imag(x) if x.is_complex() else torch.zeros_like(x),
-    "conj": torch.conj, "lgamma": torch.lgamma, "digamma": torch.digamma,
+    "safe_sqrt": _safe_sqrt, "conj": torch.conj, "lgamma": torch.lgamma, "digamma": torch.digamma,
     "exp2": torch.exp2, "log2": torch.log2, "log10": torch.log10, "rsqrt": torch.rsqrt, "tan": torch.tan, "atan": torch.atan,
     "sinh": torch.sinh, "cosh": torch.cosh, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round,
     "trunc": torch.trunc, "mod": _modulo, "clamp": torch.clamp, "hardsigmoid": lambda x: _cut(x + 3, 0, 6) / 6,
@@ -290,36 +297,6 @@ def shifted(x: Value, dim: str, by: int, fill: Value) -> Value:
     return each(torch.where, Value(inside, (dim,)), moved, fill)
 
 
-def at_places(x: Value, place: Value, dim: str) -> Value:
-    """x at the positions of a dim that whole numbers tell; their dims come in, lined up with those that x has."""
-    dims = tuple(dict.fromkeys((*(d for d in x.dims if d != dim), *place.dims)))
-    sizes = {d: n for v in (x, place) for d, n in zip(v.dims, v.x.shape, strict=True)}
-    one = {**{d: sizes[d] for d in dims}, dim: sizes[dim]}
-    wide = Value(x.x, x.dims).x.permute([x.dims.index(d) for d in (*dims, dim) if d in x.dims])
-    for i, d in enumerate(dims):
-        wide = wide if d in x.dims else wide.unsqueeze(i)
-    places = place.x.permute([place.dims.index(d) for d in dims if d in place.dims])
-    for i, d in enumerate(dims):
-        places = places if d in place.dims else places.unsqueeze(i)
-    shape = [one[d] for d in dims]
-    return Value(torch.gather(wide.expand(*shape, one[dim]), -1, places.expand(shape).unsqueeze(-1)).squeeze(-1), dims)
-
-
-def with_rows(table: Value, place: Value, dim: str, rows: Value) -> Value:
-    """The table with other rows at the positions that whole numbers tell: of several for one position the last stays."""
-    own = [d for d in place.dims if d not in table.dims]
-    counts = [place.x.shape[place.dims.index(d)] for d in own]
-    here = Value(torch.arange(table.x.shape[table.dims.index(dim)]), (dim,))
-    for at in torch.cartesian_prod(*(torch.arange(n) for n in counts)).reshape(-1, len(own)).tolist() if own else [()]:
-        spot, new = place, rows
-        for d, i in zip(own, at, strict=True):
-            spot = Value(spot.x.select(spot.dims.index(d), i), tuple(x for x in spot.dims if x != d))
-            new = new if d not in new.dims else Value(new.x.select(new.dims.index(d), i), tuple(x for x in new.dims if x != d))
-        changed = each(torch.where, each(torch.eq, here, spot), new, table)
-        table = Value(changed.x.permute([changed.dims.index(d) for d in table.dims]), table.dims)
-    return table
-
-
 def kept_by_place(said: Sequence[Any], dims: tuple[str, ...], sizes: dict[str, int]) -> Value:
     """Where the `sparse` statements about a param keep its elements, by their place in the last two dims."""
     row, col = dims[-2:] if len(dims) > 1 else (dims[0], dims[0])
@@ -381,5 +358,5 @@ def power(a: Value, b: Value, sheltered: bool) -> Value:
     return each(torch.pow, a, b, sheltered=sheltered)
 
 
-__all__ = ["BATCH", "ELEMENTWISE", "ONE_OF_TWO", "SIGNS", "Value", "at_places", "each", "kept_by_place", "lined_up",
-           "logaddexp", "matmul", "number", "over", "power", "real", "rounding", "shifted", "truth", "with_rows"]
+__all__ = ["BATCH", "ELEMENTWISE", "ONE_OF_TWO", "SIGNS", "Value", "each", "kept_by_place", "lined_up",
+           "logaddexp", "matmul", "number", "over", "power", "real", "rounding", "shifted", "truth"]

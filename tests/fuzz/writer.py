@@ -23,7 +23,14 @@ CURVES = ("exp2(-abs({}))", "log2(1.5 + cos({}))", "log10(2 + ({})^2)", "rsqrt(1
           "leaky_relu({}, 0.2)",
           "selu({})", "softsign({})", "mish({})", "0.3 * floor({})", "0.3 * ceil({})", "0.3 * round({})", "0.3 * trunc({})",
           "mod({}, 1.3)")
+FURTHER = ("safe_sqrt(abs({}))", "safe_sqrt(({})^2, 3)", "0.1 * lgamma(1 + abs({}))", "0.3 * digamma(1 + abs({}))",
+           "abs({})^1.5", "(1 + abs({}))^0.3", "zoh(-abs({}), 0.4)", "bilinear(-abs({}), 0.4)", "zoh(-abs({}), 0.7, 0.4)",
+           "bilinear(-abs({}), 0.7, 0.4)", "max({}, 0.2, -0.3)", "min({}, 0.2, 1)", "mod(floor(abs({})), 2)",
+           "1 - ({})^4 / (1 + ({})^4)", "1.5^(-abs({}))", "abs({})^(-abs({}))", "logaddexp({}, -inf)",
+           "where(({}) == 0, 1, 0.3)", "hardtanh(1 / (0.5 + abs({})))")
 OVER = ("l2norm[{d}]({e})", "softmax[{d}]({e})", "layernorm[{d}]({e})", "rmsnorm[{d}]({e})")
+TURNED = ("flip[{d}]({e})", "roll[{d}]({e}, 1)", "roll[{d}]({e}, -1)", "shift[{d}]({e}, -3, -0.5)",
+          "cumsum[{d}](flip[{d}]({e})) / 2")
 ALONG = ("0.5 * cumsum[{d}]({e})", "shift[{d}]({e}, 1)", "shift[{d}]({e}, -1, 0.5)", "shift[{d}]({e}, 2)")
 REDUCE = ("sum[{d}]({e})", "mean[{d}]({e})", "max[{d}]({e})", "min[{d}]({e})", "logsumexp[{d}]({e})", "norm[{d}]({e})")
 SPREAD = ("var[{d}]({e})", "std[{d}]({e})")
@@ -45,11 +52,14 @@ class Writer:
         self.params: dict[str, tuple[frozenset[str], str]] = {}
         self.definitions: dict[str, frozenset[str]] = {}
         self.states: dict[str, tuple[str, ...]] = {}
+        self.carried: dict[str, tuple[str, ...]] = {}  # every state, also those that no other family may read
         self.features: set[str] = set()
         self.taken: set[str] = set()
         self.fed = False  # whether an input is fed back
         self.alone = False  # whether no other family, and no other expression, may stand beside this one
         self.ahead = True  # whether inputs may be read ahead
+        self.further = self.plane = False  # whether newer parts of the language may stand in the spec; whether it has two axes
+        self.width = 1  # of the second axis
         self.indexed = self.buffered = self.noisy = False  # whether positions, buffers, draws may stand among expressions
 
     # ---- drawing
@@ -151,7 +161,7 @@ class Writer:
         of = self.pick([d for d in self.sizes if d not in dims] or [self.dim()])
         table = self.param((of, *dims)) if self.chance(70) else self.input((of, *dims))
         place = self.index(self.subset(dims, 20), of)
-        lag = self.pick(("", "", "", "[t-1]", "[t-2]"))
+        lag = "" if self.plane else self.pick(("", "", "", "[t-1]", "[t-2]"))
         return f"{table}[{place}{lag}]", frozenset(dims)
 
     def const(self, dims: Sequence[str]) -> str:
@@ -188,6 +198,9 @@ class Writer:
             name = self.input(own)
             lag = self.pick((1, 2, 3, -1, -2)) if self.ahead else self.pick((1, 2, 3))
             self.features.add("lag of an input" if lag > 0 else "look-ahead")
+            if self.plane and self.chance(60):
+                beside = f"u{-self.pick((1, 2, -1)):+d}"
+                return f"{name}[{self.pick((beside, f't{-lag:+d}, {beside}'))}]", frozenset(own)
             return f"{name}[t{-lag:+d}]", frozenset(own)
         if kind < 15:
             return self.pick(("0.5", "1", "-0.3", "2")), frozenset()
@@ -236,14 +249,16 @@ class Writer:
             return leaf(dims)
         if kind < 7:
             e, own = self.expr(dims, depth - 1, leaf)
-            return self.pick(CURVES if self.wide and self.chance(30) else UNARY).format(bracketed(e)), own
+            curves = CURVES if self.wide and self.chance(30) else UNARY
+            curve = self.pick(FURTHER if self.further and self.chance(25) else curves)
+            return curve.replace("{}", bracketed(e)), own
         if kind == 7:
             e, own = self.expr(dims, depth - 1, leaf)
             wide = sorted(d for d in own if self.sizes[d] > 1)  # of one element, they divide 0 by a root of almost 0
             if wide:
                 if self.wide and self.chance(30):
                     self.features.add("along a dim")
-                    return self.pick(ALONG).format(d=self.pick(wide), e=e), own
+                    return self.pick(ALONG + TURNED if self.further else ALONG).format(d=self.pick(wide), e=e), own
                 return self.pick(OVER).format(d=self.pick(wide), e=e), own
             return e, own
         if kind == 8:
