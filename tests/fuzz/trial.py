@@ -31,7 +31,7 @@ from tests.fuzz.long_families import FAR
 from tests.fuzz.programs import WIDE
 from tests.fuzz.threefry import keys
 from tests.fuzz.values import rounding
-from tests.triton import lockstep
+from tests.triton import interpreter, lockstep
 
 Arrays = dict[str, torch.Tensor]
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24}
@@ -127,10 +127,11 @@ class Subject:
         self.module = load_emitted(_short_lanes(self.compiled.text), self.compiled.signature.spec)
         form = getattr(self.module, {"torch": "_TORCH", "cpu": "_CPU", "triton": "_TRITON"}[wish.backend])
         self.team = wish.team and "_held_triton" in vars(self.module)
-        if self.team:
-            lockstep.in_pieces(vars(self.module))
-            lockstep.choose(wish.team)
         if wish.backend == "triton":
+            interpreter.choose()
+            if self.team:
+                lockstep.in_pieces(vars(self.module))
+                lockstep.choose(wish.team)
             vars(self.module)["_form"] = lambda *_: form
             loop = getattr(self.module, "_loop_TRITON", None)
             vars(self.module)["_loop_form"] = lambda *_: loop

@@ -2,7 +2,8 @@
 
 In: nothing. Out: `choose()`, to be called before Triton is first imported. What kernels compute stays the same, to the bit
 (`test_device` compares), in a fraction of the time:
-- a scan with a function of ours is computed for one position along the axis at a time, not for one element;
+- a scan or a reduction with a function that numpy does not have (ours; the exclusive or of `tl.flip`) is computed for one
+  position along the axis at a time, not for one element;
 - the builtins of the language are replaced once, not at each call of a kernel or a device function, and there with one more
   layer around the last one;
 - what only a type or a shape says (the numpy type, the number of elements) is worked out once for each, and tensors of one
@@ -18,12 +19,15 @@ from types import SimpleNamespace
 from typing import Any
 
 
+@functools.cache
 def choose() -> None:
     """Kernels of this process run in the interpreter."""
     os.environ["TRITON_INTERPRET"] = "1"
     from triton.runtime import interpreter
 
     interpreter.ScanOps.generic_scan = scan_by_slices
+    plain = interpreter.ReduceOps.generic_reduce
+    interpreter.ReduceOps.generic_reduce = lambda self, x: plain(self, x) if self.axis is None else reduce_by_slices(self, x)
     interpreter._patch_lang = Patches(interpreter._patch_lang)
     remember_types()
     mend()
@@ -113,20 +117,33 @@ class Patches:
         return SimpleNamespace(restore=lambda: None)
 
 
-def scan_by_slices(self: Any, inputs: Any) -> list[Any]:
-    """`ScanOps.generic_scan` of Triton's interpreter, for all elements at one position of the axis at once."""
+def by_slices(self: Any, inputs: Any) -> tuple[list[tuple[Any, ...]], list[int]]:
+    """What stands at each position of the axis after it was combined with all before it, and the shape of one position."""
     import numpy as np
 
-    arrays = [x.handle.data for x in inputs]
-    parts = [
-        [self.to_tensor(part, x.dtype) for part in np.moveaxis(data, self.axis, 0)]
-        for x, data in zip(inputs, arrays, strict=True)
-    ]
+    parts = [[self.to_tensor(part, x.dtype) for part in np.moveaxis(x.handle.data, self.axis, 0)] for x in inputs]
     first, *others = zip(*parts, strict=True)
     rows = [first]
     for step in others:
         made = self.combine_fn.fn(*rows[-1], *step)
         rows.append(made if isinstance(made, tuple) else (made,))
-    shape = np.delete(arrays[0].shape, self.axis)
+    return rows, [*np.delete(inputs[0].handle.data.shape, self.axis)]
+
+
+def scan_by_slices(self: Any, inputs: Any) -> list[Any]:
+    """`ScanOps.generic_scan` of Triton's interpreter, for all elements at one position of the axis at once."""
+    import numpy as np
+
+    rows, shape = by_slices(self, inputs)
     joined = (np.stack([x.handle.data.reshape(shape) for x in column], self.axis) for column in zip(*rows, strict=True))
     return [self.to_tensor(data, x.dtype) for data, x in zip(joined, inputs, strict=True)]
+
+
+def reduce_by_slices(self: Any, inputs: Any) -> list[Any]:
+    """`ReduceOps.generic_reduce` of Triton's interpreter along one axis, for all elements at one position of it at once."""
+    import numpy as np
+
+    rows, shape = by_slices(self, inputs)
+    last = (x.handle.data.reshape(shape) for x in rows[-1])
+    kept = (np.expand_dims(data, self.axis) if self.keep_dims else data for data in last)
+    return [self.to_tensor(data, x.dtype) for data, x in zip(kept, inputs, strict=True)]
