@@ -8,14 +8,14 @@ a library ahead, for the emitted file to find. A block on its way:
                                 `together`); `refusal` of what they do not take
     forward, backward, step     one kernel each: its regions, by `kernel` and `assemble`
     schedule                    what a region computes -> loop nests
-    nest, nest_body, nest_sums  one nest -> C++; `values` in single assignment form, `places` in memory, `copies`; nests of a
-                                long kernel are `outlined`
+    nest, nest_body, nest_sums  one nest -> C++; `values` in single assignment form, `places` in memory, `copies`; `code` that
+                                tells which names it mentions, so that nests of a long kernel may be `outlined`
     sparse, active              products that walk the lists of a mask, or the columns of active neurons
     lanes, lanes_text, narrow,  one channel over a long time: pieces of the sequence in the lanes of a vector
       late_last
     tiles, processors           panels and rows in a block, chosen by the build
-    source                      the translation unit; `runtime`, `vector_math`, `sparse_runtime`, `lanes_runtime` and `direct`
-                                are the C++ that is the same for all, of which `needed` keeps what a file reaches
+    source                      the translation unit; `runtime`, `parts`, `vector_math`, `sparse_runtime`, `lanes_runtime` and
+                                `direct` are the C++ that is the same for all, of which `needed` keeps what kernels mention
     launch, launch_texts,       the Python around it
       loader
 """
@@ -23,7 +23,6 @@ a library ahead, for the emitted file to find. A block on its way:
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,11 +32,12 @@ from seqc.backends.native_cpu.active import products_of_spikes
 from seqc.backends.native_cpu.direct import ENTRY
 from seqc.backends.native_cpu.lanes import lanes_back, lanes_of
 from seqc.backends.native_cpu.launch import launch_text, saved
-from seqc.backends.native_cpu.needed import needed
+from seqc.backends.native_cpu.needed import ALL, runtime_of
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.refusal import refused
-from seqc.backends.native_cpu.source import BEFORE, NativeSource, native_source
+from seqc.backends.native_cpu.runtime import RUNTIME
+from seqc.backends.native_cpu.source import NativeSource, native_source
 from seqc.cache import _native_distrust
 from seqc.emit.signature import Kernels, Library
 from seqc.ir.block import Block, Reason
@@ -66,7 +66,7 @@ def kernels(source: NativeSource, alone: bool = True, whole: bool = True) -> Ker
     own, common = launch_text(source, alone, direct)
     text = "\n\n\n".join([_constant("KERNELS", source.kernels), own]) + "\n"
     entry = [] if source.plan.program.no_step else [_constant("ENTRY", ENTRY.strip("\n"))]
-    runtime = (build, *common, _constant("RUNTIME", BEFORE), *entry)
+    runtime = (build, *common, RUNTIME, *source.needs, *entry)
     more = (("SEQC_KERNELS", "ALL"), *([("SEQC_ROWS", "8")] if source.plan.roles.blocked else []))
     library = Library(source.own, tuple((d, f"SEQC_DIM_{ident(d)}") for d in source.dims), more)
     return Kernels(
@@ -76,11 +76,10 @@ def kernels(source: NativeSource, alone: bool = True, whole: bool = True) -> Ker
 
 
 def finished(native: Kernels) -> Kernels:
-    """The CPU part of an emitted file, with what its kernels need of the C++ that all have, and nothing else of it."""
-    whole = _constant("RUNTIME", BEFORE)
-    own = "\n".join(text for text in (native.text, *native.runtime) if text != whole)
-    before = needed(BEFORE, "".join(re.findall(r'r"""\n(.*?)"""', own, re.DOTALL)))
-    runtime = tuple(_constant("RUNTIME", before) if text == whole else text for text in native.runtime)
+    """The CPU part of an emitted file, with one runtime for all its kernels."""
+    parts = {part.text for part in ALL}
+    before = runtime_of(parts.intersection(native.runtime))
+    runtime = tuple(_constant("RUNTIME", before) if x is RUNTIME else x for x in native.runtime if x not in parts)
     libraries = tuple(replace(one, text=f"\n{before}{one.text}") for one in native.libraries)
     return replace(native, runtime=runtime, libraries=libraries)
 

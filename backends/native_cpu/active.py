@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from seqc.backends.native_cpu.code import Code, Nested, indented, joined
+from seqc.backends.native_cpu.parts import Part
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, Nest
 from seqc.ir.graph import BATCH, Node, topological
 from seqc.ir.views import View, view
 
-ACTIVE = r"""
+ACTIVE = Part("active_columns", "", r"""
 // The columns in which a row of x is not 0, in rising order, and how many; -1 where they are more than a quarter, or the matrix
 // is small.
 template <int w_B, i64 columns>
@@ -39,7 +41,7 @@ INLINE i64 active_columns(const real* x, i64 x_row, std::uint32_t* list) {
   }
   return n;
 }
-"""
+""")
 
 
 def spiking(plan: Plan, n: Node, depth: int = 8) -> bool:
@@ -95,11 +97,11 @@ def products_of_spikes(plan: Plan) -> list[tuple[Node, Node]]:
     return found
 
 
-def two_ways(spikes: tuple[View, str, str], place: Place, listed: Sequence[str], whole: Sequence[str]) -> list[str]:
-    """The lines that take a list of columns where it is short, and all columns elsewhere."""
+def two_ways(spikes: tuple[View, str, str], place: Place, listed: Sequence[Code], whole: Sequence[Code]) -> Nested:
+    """The code that takes a list of columns where it is short, and all columns elsewhere."""
     _, axis, loop = spikes
     size = f"n_{ident(loop)}"
     read = f"{place.at({BATCH: '0', axis: '0'})}, {product(list(place.strides[BATCH]))}"
     head = [f"  std::uint32_t columns[{size}];", f"  const i64 active = active_columns<r_B, {size}>({read}, columns);"]
-    ways = ["  if (active >= 0) {", *(f"    {line}" for line in listed), "  } else {", *(f"    {line}" for line in whole)]
-    return ["{", *head, *ways, "  }", "}"]
+    ways = ["if (active >= 0) {", *indented(listed, 1), "} else {", *indented(whole, 1), "}"]
+    return joined(ways, "block", ["{", *head], {*place.names, "r_B", "active_columns"}, "}")

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from seqc.backends.native_cpu.arrays import PANELS, SEGMENTS, Array
+from seqc.backends.native_cpu.code import OBJECT, POINTER, VALUE, Code, Declared, declared
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.places import Place, filled, ident, product
 from seqc.backends.native_cpu.plan import Plan
@@ -107,18 +108,16 @@ def lead(roles: Roles, dims: Iterable[str], batched: bool) -> tuple[str, ...]:
     return tuple(out)
 
 
-def first_only(roles: Roles, dims: Iterable[str]) -> str:
-    """The condition under which a program is the first of those that share a tensor; "" if none share it."""
+def first_only(roles: Roles, dims: Iterable[str]) -> tuple[str, ...]:
+    """The indices that are 0 in the first program of those that share a tensor; none if none share it."""
     have = set(dims)
-    terms = [f"i_{ident(d)} == 0" for d in roles.grid if d != BATCH and d not in have]
-    if roles.panel is not None and roles.panel not in have:
-        terms.append("panel == 0")
-    return " && ".join(terms)
+    shared = roles.panel is not None and roles.panel not in have
+    return (*(f"i_{ident(d)}" for d in roles.grid if d != BATCH and d not in have), *(["panel"] if shared else []))
 
 
 def pointer(
     writer: KernelWriter, array: Array, time: str = "t", when: str = "", alone: bool = True, name: str = ""
-) -> tuple[list[str], Place]:
+) -> tuple[list[Code], Place]:
     """Lines that point `p_NAME` at a program's part, and the place there. when: where false, zeros are read instead; alone:
     whether no other array can lie in the same memory; name: that of the pointer, where it is not the array's."""
     roles = writer.roles
@@ -131,12 +130,13 @@ def pointer(
         step = product([array.extent(i) for i in range(array.axes.index("T") + 1, len(array.axes))])
         place = replace(place, ahead=f"onward * ({step})")
     if not when:
-        return [f"{kind}{' __restrict' if alone else ''} const {base} = {address};"], place
+        line = f"{kind}{' __restrict' if alone else ''} const {base} = {address};"
+        return [declared(line, base, takes=POINTER if alone else VALUE)], place
     zeros = f"zeros_{ident(name or array.name)}"
-    lines = [f"{kind} __restrict const {base} = {when} ? {address} : {zeros};"]
+    lines: list[Code] = [declared(f"{kind} __restrict const {base} = {when} ? {address} : {zeros};", base, takes=POINTER)]
     if BATCH in place.strides:
         row = f"row_{ident(name or array.name)}"
-        lines.append(f"const i64 {row} = {when} ? {product(list(place.strides[BATCH]))} : 0;")
+        lines.append(declared(f"const i64 {row} = {when} ? {product(list(place.strides[BATCH]))} : 0;", row))
         place = replace(place, strides={**place.strides, BATCH: (row,)})
     return lines, place
 
@@ -147,27 +147,32 @@ def zeros(array: Array) -> str:
     return f"alignas(64) const real zeros_{ident(array.name)}[{product(dims)}] = {{}};"
 
 
-def position(roles: Roles, team: bool = False) -> str:
-    """The parameters of a program function that say which program it is; of a team's, and who runs it with us."""
-    names = [*(["o_B", "block"] if roles.blocked else ["i_B"]), *(f"i_{ident(d)}" for d in roles.grid if d != BATCH), "panel"]
-    return ", ".join([f"i64 {n}" for n in names] + (["const Team& team"] if team else []))
+def opened(roles: Roles, title: str, team: bool = False, save: bool = False) -> Declared:
+    """The head of a program function: its parameters say which program it is; of a team's, and who runs it with us; and
+    whether to save, where that is not compiled in."""
+    place = [*(["o_B", "block"] if roles.blocked else ["i_B"]), *(f"i_{ident(d)}" for d in roles.grid if d != BATCH), "panel"]
+    objects = {"a": title.capitalize(), "call": "Call", **({"team": "Team"} if team else {})}
+    a, call, *rest = (f"const {kind}& {name}" for name, kind in objects.items())
+    given = ", ".join([a, call, *(f"i64 {name}" for name in place), *rest, *(["bool save"] if save else [])])
+    takes = {**dict.fromkeys(objects, OBJECT), **dict.fromkeys(place, VALUE), **({"save": VALUE} if save else {})}
+    return Declared(f"int {title}_program({given}) {{", takes)
 
 
-def sequence_lines(roles: Roles, every: int) -> list[str]:
+def sequence_lines(roles: Roles, every: int) -> list[Code]:
     """Where the program's sequence lies; t of a step is its place in the sequence."""
     i = "o_B" if roles.blocked else "i_B"
     return [
-        f"const i64 B = call.B, T = call.steps({i}), rows = call.rows(), way = call.way;",
+        declared(f"const i64 B = call.B, T = call.steps({i}), rows = call.rows(), way = call.way;", "B", "T", "rows", "way"),
         f"const i64 row = call.row({i}), segment_0 = call.segment({i}, {every}), t_0 = way > 0 ? 0 : T - 1;",
     ]
 
 
-def panel_lines(roles: Roles) -> list[str]:
+def panel_lines(roles: Roles) -> list[Code]:
     """Where the program's panel begins and how much of it lies inside."""
     if roles.panel is None:
         return []
     i = ident(roles.panel)
-    return [f"const i64 o_{i} = panel * w_{i}, m_{i} = std::min(w_{i}, n_{i} - o_{i});"]
+    return [declared(f"const i64 o_{i} = panel * w_{i}, m_{i} = std::min(w_{i}, n_{i} - o_{i});", f"o_{i}", f"m_{i}")]
 
 
 def _work(plan: Plan) -> str:
@@ -180,13 +185,14 @@ def _work(plan: Plan) -> str:
 
 
 def entry(
-    plan: Plan, name: str, arrays: Sequence[Array], saves: str = "", instead: tuple[str, str] | None = None
+    writer: KernelWriter, name: str, arrays: Sequence[Array], saves: str = "", instead: tuple[str, str] | None = None
 ) -> list[str]:
     """`seqc_NAME`: the loop over all programs. saves: how the choice to keep what backward needs reaches a program, if there is
     one: "compiled" (there is a program for each) or "called" (it is an argument). instead: a condition, and what then runs in
     the place of a program, with all threads where there is but one."""
-    roles = plan.roles
+    plan, roles = writer.plan, writer.roles
     title = name.capitalize()
+    writer.mentions |= {"streamed"} if plan.streams and name != "step" else set()
     dims = [d for d in roles.grid if d != BATCH]
     extent = product(["blocks" if roles.blocked else "B", *(f"n_{ident(d)}" for d in dims), "panels"])
     lines = [
@@ -212,6 +218,7 @@ def entry(
     if not plan.teams or name == "step":
         return [*lines, "  int failed = 0;", f"{PARALLEL} if ({shared})",
                 "  for (i64 program = 0; program < programs; ++program) {", *body, "  }", "  return failed;", "}"]
+    writer.mentions.add("Team")
     return [
         *lines, "  const auto run = [&](i64 program, const Team& team) __attribute__((noinline)) {",
         "    int failed = 0;", *body, "    return failed;", "  };",

@@ -8,13 +8,14 @@ ways need are kept for every step of the segment.
 
 from __future__ import annotations
 
-import re
-
 from seqc.backends.native_cpu.arrays import Array
-from seqc.backends.native_cpu.assemble import entry, first_only, lead, pointer, position, struct, zeros
+from seqc.backends.native_cpu.assemble import entry, first_only, lead, opened, pointer, struct, zeros
+from seqc.backends.native_cpu.code import Code, Declared, Text, declared, indented, mentioned
 from seqc.backends.native_cpu.forward import (
     TIME,
+    Guards,
     first_member,
+    in_lanes,
     input_pointers,
     lists,
     onward,
@@ -25,9 +26,8 @@ from seqc.backends.native_cpu.forward import (
 )
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.lanes import lanes_back
-from seqc.backends.native_cpu.lanes_text import lanes_text
 from seqc.backends.native_cpu.outlined import outlined
-from seqc.backends.native_cpu.places import Place, buffer_size, ident
+from seqc.backends.native_cpu.places import Place, buffer_size, condition, ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker
 from seqc.ir.arguments import argument_table
@@ -71,15 +71,15 @@ def backward_arrays(plan: Plan) -> tuple[Array, ...]:
     return tuple(out)
 
 
-def backward_text(plan: Plan) -> str:
+def backward_text(plan: Plan) -> Text:
     """The backward kernel in C++."""
     return _Backward(plan).text()
 
 
-def used(pointers: list[str], text: list[str]) -> list[str]:
-    """Those of the lines that declare a pointer or a stride which the text names."""
-    words = set(re.findall(r"\w+", "\n".join(text)))
-    return [line for line in pointers if line.split(" = ")[0].split()[-1] in words]
+def used(pointers: list[Code], region: list[Code]) -> list[Code]:
+    """The declarations of pointers and strides that a region mentions."""
+    names = mentioned(region)
+    return [one for one in pointers if isinstance(one, Declared) and names & one.takes.keys()]
 
 
 class _Backward:
@@ -91,23 +91,23 @@ class _Backward:
         self.writer = KernelWriter(plan, "backward")
         self.roots = [*plan.backward.values(), *plan.factors.values()]
         self.again = [plan.updates[s] for s in plan.saved_states] if plan.recompute else []
-        self.start: list[str] = []
-        self.end: list[str] = []
+        self.start: list[Code] = []
+        self.end: list[Code] = []
         self.zeros: list[str] = []
         self.clear: list[str] = []  # buffers of gradients, zero at first
         self.begin: list[Item] = []
         self.finish: list[Item] = []
         self.items: list[Item] = []
-        self.guards: dict[str, str] = {}  # what all programs compute alike, and when one stores it
+        self.guards: Guards = {}  # what all programs compute alike, and when one stores it
         self.carried: dict[Node, str] = {}
-        self.segment_start: list[str] = []
+        self.segment_start: list[Code] = []
         self.segment: list[Item] = []
 
-    def point(self, name: str, when: str = "") -> tuple[list[str], Place]:
+    def point(self, name: str, when: tuple[str, ...] = ()) -> tuple[list[Code], Place]:
         """Pointer lines and place of one array; its zeros, where a condition needs them."""
         if when:
             self.zeros.append(zeros(self.arrays[name]))
-        return pointer(self.writer, self.arrays[name], "t", when)
+        return pointer(self.writer, self.arrays[name], "t", condition(when))
 
     def value(self, name: str, axes: tuple[str, ...], place: Place) -> Node:
         """A leaf for what lies in memory under a name."""
@@ -115,7 +115,7 @@ class _Backward:
         self.writer.given[n] = place
         return n
 
-    def text(self) -> str:
+    def text(self) -> Text:
         """The whole kernel."""
         writer, roles = self.writer, self.roles
         every_root = [*self.roots, *self.again]
@@ -153,15 +153,15 @@ class _Backward:
         writer.add("again", forth, None, fixed, both).guards = self.guards
         writer.add("token", back, self.carried, [*fixed, *both]).guards = self.guards
 
-    def _saved(self, roots: list[Node]) -> list[str]:
-        lines: list[str] = []
+    def _saved(self, roots: list[Node]) -> list[Code]:
+        lines: list[Code] = []
         for n in leaves(roots, "value"):
             more, self.writer.given[n] = self.point(n.text("name"))
             lines += more
         return lines
 
-    def _cotangents(self) -> list[str]:
-        lines: list[str] = []
+    def _cotangents(self) -> list[Code]:
+        lines: list[Code] = []
         for n in leaves(self.roots, "cot"):
             name = n.text("name")
             if name in self.program.output_decls:
@@ -170,14 +170,13 @@ class _Backward:
                 lines += more
         return lines
 
-    def _gradients(self) -> list[str]:
-        lines: list[str] = []
+    def _gradients(self) -> list[Code]:
+        lines: list[Code] = []
         wanted = [(array, self.plan.backward[key], self.program.inputs[name].axes)
                   for key, (array, name, _) in input_gradients(self.plan).items()]
         factors = [(name, self.plan.factors[name], dims) for name, dims in self.plan.factor_dims.items()]
         wanted += [(name, n, (BATCH, *dims)) for name, n, dims in factors]
-        same = {name: first_only(self.roles, dims) for name, n, dims in factors if not leaves([n], "cot")}
-        self.guards = {name: guard for name, guard in same.items() if guard}
+        self.guards = {name: first_only(self.roles, dims) for name, n, dims in factors if not leaves([n], "cot")}
         for array, n, axes in wanted:
             more, self.writer.targets[array] = self.point(array)
             lines += more
@@ -201,7 +200,7 @@ class _Backward:
             self.end += more
             self.finish.append(Item("out", n, local, f"d_{name}"))
 
-    def _states(self, token: list[str]) -> None:
+    def _states(self, token: list[Code]) -> None:
         plan, writer, roles = self.plan, self.writer, self.roles
         for s in self.program.states.values():
             local = roles.local(s.axes)
@@ -249,48 +248,49 @@ class _Backward:
             if n.op == "leaf" and n.text("kind") == "value" and n.text("name").startswith("w."):
                 writer.given[n] = writer.place_of(n.text("name")[2:])
 
-    def _print(self, params: list[str], token: list[str]) -> str:
+    def _print(self, params: list[Code], token: list[Code]) -> Text:
         plan, writer, roles = self.plan, self.writer, self.roles
         every = plan.every
-        clear = [f"fill(w.{name}, {buffer_size(writer.buffers[name])}, real(0));" for name in self.clear]
+        clear: list[Code] = [f"fill(w.{name}, {buffer_size(writer.buffers[name])}, real(0));" for name in self.clear]
         arrays = tuple(self.arrays.values())
         head = [*struct("Backward", arrays), "", *writer.scratch("BackwardScratch"), "", *dict.fromkeys(self.zeros)]
-        lines = [
-            f"int backward_program(const Backward& a, const Call& call, {position(roles, plan.teams)}) {{",
-            *open_program(plan, "backward"), *params, *("  " + x for x in self.start),
-            *first_member(plan, clear),
+        lines: list[Code] = [
+            opened(roles, "backward", plan.teams), *open_program(plan, "backward"), *params, *indented(self.start, 1),
+            *indented(first_member(plan, clear), 1),
             *writer.region("pack", 1), *lists(writer, self.arrays), *writer.region("fixed", 1), *writer.region("begin", 1),
         ]
         if plan.recompute:
-            slots = [f"real* const p_{b} = w.{b} + slot * ({buffer_size(writer.buffers[b])});" for b in sorted(writer.segments)]
-            ahead = [f"real* const next_{b} = w.{b} + (slot + 1) * ({buffer_size(writer.buffers[b])});"
-                     for b in sorted(writer.segments)]
-            step = ["const i64 step = first + slot;", TIME]
+            sizes = {b: buffer_size(writer.buffers[b]) for b in sorted(writer.segments)}
+            slots = [declared(f"real* const p_{b} = w.{b} + slot * ({size});", f"p_{b}") for b, size in sizes.items()]
+            ahead = [declared(f"real* const next_{b} = w.{b} + (slot + 1) * ({size});", f"next_{b}")
+                     for b, size in sizes.items()]
+            step: list[Code] = [declared("const i64 step = first + slot;", "step"), TIME]
             again_text, token_text = writer.region("again", 3, ("fixed",)), writer.region("token", 3, ("fixed",))
             lines += [
-                f"  const i64 segments = (T + {every - 1}) / {every};",
+                declared(f"  const i64 segments = (T + {every - 1}) / {every};", "segments"),
                 "  for (i64 segment = segments - 1; segment >= 0; --segment) {",
                 f"    const i64 first = segment * {every}, count = std::min<i64>({every}, T - first);",
-                *("    " + x for x in self.segment_start), *writer.region("load", 2),
+                *indented(self.segment_start, 2), *writer.region("load", 2),
                 "    for (i64 slot = 0; slot < count; ++slot) {  // the states of the segment, again",
-                *("      " + x for x in [*step, *used([*token, *slots, *ahead], again_text)]),
+                *indented([*step, *used([*token, *slots, *ahead], again_text)], 3),
                 *again_text,
                 "    }",
                 "    for (i64 slot = count - 1; slot >= 0; --slot) {",
-                *("      " + x for x in [*step, *used([*token, *slots], token_text)]),
+                *indented([*step, *used([*token, *slots], token_text)], 3),
                 *token_text,
                 "    }",
                 "  }",
             ]
         else:
             lines += [
-                "  for (i64 step = T - 1; step >= 0; --step) {",
+                declared("  for (i64 step = T - 1; step >= 0; --step) {", "step"),
                 f"    {TIME}", *onward(plan, "-way", 2),
-                *("    " + x for x in token),
+                *indented(token, 2),
                 *writer.region("token", 2, ("fixed",)),
                 "  }",
             ]
-        lines += [*("  " + x for x in self.end), *writer.region("end", 1), "  return 0;", "}", ""]
+        lines += [*indented(self.end, 1), *writer.region("end", 1), "  return 0;", "}", ""]
         lanes = lanes_back(plan)
-        lines = [*head, *outlined(lines), *([lanes_text(lanes)] if lanes else [])]
-        return "\n".join([*lines, *entry(plan, "backward", arrays, instead=lanes.instead if lanes else None)])
+        text = [*head, *outlined(lines), *in_lanes(writer, lanes)]
+        text += entry(writer, "backward", arrays, instead=lanes.instead if lanes else None)
+        return Text("\n".join(text), frozenset(writer.mentions | ({"fill"} if clear else set())))

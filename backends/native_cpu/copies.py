@@ -1,23 +1,26 @@
 """Nests that only copy -> calls of functions that are compiled once: `copy` (in `COPIES`), and the runtime's `transpose`
 between places whose neighbours in memory differ.
 
-In: a nest, its scene. Out: lines of C++, or None where the nest is something else and `seqc.backends.native_cpu.nest` prints
+In: a nest, its scene. Out: C++, or nothing where the nest is something else and `seqc.backends.native_cpu.nest` prints
 it. Initial and last states, checkpoints, gradients of parameters and packed parameters are such copies.
 """
 
 from __future__ import annotations
 
+from seqc.backends.native_cpu.code import MEET, Code, Nested, indented
 from seqc.backends.native_cpu.nest_body import Scene
-from seqc.backends.native_cpu.places import Place, ident, product
+from seqc.backends.native_cpu.parts import Part
+from seqc.backends.native_cpu.places import Place, condition, ident, product
 from seqc.backends.native_cpu.schedule import Item, Nest
 from seqc.ir.views import view
 
-COPIES = """
-namespace {
+COPIES = (
+    Part("fill", "", """
 ONCE void fill(real* p, i64 n, real x) {
   for (i64 i = 0; i < n; i += W) store<false>(p + i, x, n - i);
 }
-
+"""),
+    Part("copy", "", """
 // Copies `rows` of `columns` numbers that are neighbours. Vectors of a row are W * apart numbers apart where they go to:
 // neighbours too (apart: 1), or in tiles. begin: the first column that is copied. Compiled once.
 ONCE void copy(
@@ -27,31 +30,33 @@ ONCE void copy(
       for (i64 j = j0; j < std::min(columns, j0 + 8 * W); j += W)
         store<false>(to + i * to_stride + j * apart, load<false>(from + i * from_stride + j, columns - j), columns - j);
 }
-// The same by a team: each thread takes a part of the columns.
+"""),
+    Part("copy_part", "copy Team", """
+// The same by a team: each thread takes its share of the columns.
 INLINE void copy_part(
     const Team& team, const real* from, i64 from_stride, real* to, i64 to_stride, i64 apart, i64 rows, i64 columns) {
   const i64 all = chunks(columns);
   copy(from, from_stride, to, to_stride, apart, rows, std::min(columns, W * team.upto(all)), W * team.from(all));
 }
-}  // namespace
-"""
+"""),
+)
 
 
-def copied(nest: Nest, scene: Scene, team: str, plain: bool) -> list[str] | None:
-    """The lines of a nest of copies; None if any item is not one. plain: whether those along the same axis are meant too, of
-    which each thread of `team` takes a part. team: "" where a program is one thread's."""
+def copied(nest: Nest, scene: Scene, team: bool, plain: bool) -> list[Code]:
+    """The copies of a nest; none if any item is not one. plain: whether those along the same axis are meant too, of
+    which each thread of a team takes a part."""
     found = [_copy(item, nest, scene, team, plain) for item in nest.items]
     if not all(found):
-        return None
-    lines: list[str] = []
-    for more in found:
-        assert more
-        one = team and "transpose(" in more[-1]
-        lines += [f"if ({team}.first()) {{", *("  " + line for line in more), "}"] if one else more
-    return [*lines, f"{team}.meet();"] if team else lines
+        return []
+    lines: list[Code] = []
+    for one in found:
+        assert one
+        alone = team and "transpose" in one.names
+        lines += ["if (team.first()) {", *indented([one], 1), "}"] if alone else [one]
+    return [*lines, MEET] if team else lines
 
 
-def _copy(item: Item, nest: Nest, scene: Scene, team: str, plain: bool) -> list[str] | None:
+def _copy(item: Item, nest: Nest, scene: Scene, team: bool, plain: bool) -> Nested | None:
     if item.kind != "out" or item.value.op != "leaf" or item.value.dtype == "bool" or not view(item.value).plain:
         return None
     source, target = scene.places[item.value], scene.targets[item.target]
@@ -61,7 +66,9 @@ def _copy(item: Item, nest: Nest, scene: Scene, team: str, plain: bool) -> list[
     if set(source.strides) != set(nest.space) or set(target.strides) != set(nest.space):
         return None
     outer = [d for d in nest.space if d not in (column, row)]
-    lines = [f"if ({scene.guards[item.target]})"] if scene.guards.get(item.target) else []
+    guard = scene.guards.get(item.target, ())
+    names = frozenset({*source.names, *target.names, *guard, *(f"m_{ident(d)}" for d in nest.space)})
+    lines = [f"if ({condition(guard)})"] if guard else []
     inner = outer.pop() if column == row and outer else None
     for depth, d in enumerate(outer):
         i = ident(d)
@@ -72,15 +79,16 @@ def _copy(item: Item, nest: Nest, scene: Scene, team: str, plain: bool) -> list[
         index |= {inner: "0"} if inner else {}
         count, apart = f"m_{ident(inner)}" if inner else "1", product(list(target.strides[column]))
         places = source.at(index), strides[0], target.at(index), strides[1], apart, count, f"m_{ident(column)}"
-        call = f"copy_part({team}, {', '.join(places)});" if team else f"copy({', '.join(places)});"
-        return [*lines, f"{'  ' * len(outer)}{call}"]
+        call = f"copy_part(team, {', '.join(places)});" if team else f"copy({', '.join(places)});"
+        called = {"copy_part", "team"} if team else {"copy"}
+        return Nested((*lines, f"{'  ' * len(outer)}{call}"), names | called)
     count = f"m_{ident(row)}"
     if target.tiled:
         lines.append(f"{'  ' * len(outer)}for (i64 at = 0; at < {count}; at += W)")
         count, index[row] = f"std::min<i64>(W, {count} - at)", "at"
     call = ", ".join((source.at(index), product(list(source.strides[row])), target.at(index),
                       product(list(target.strides[column])), count, f"m_{ident(column)}"))
-    return [*lines, f"{'  ' * (len(outer) + bool(target.tiled))}transpose({call});"]
+    return Nested((*lines, f"{'  ' * (len(outer) + bool(target.tiled))}transpose({call});"), names | {"transpose"})
 
 
 def _unit(place: Place) -> str | None:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from seqc.backends.native_cpu.arrays import SEGMENTS, Array
-from seqc.backends.native_cpu.assemble import entry, first_only, panel_lines, pointer, position, sequence_lines, struct, zeros
+from seqc.backends.native_cpu.assemble import entry, first_only, opened, panel_lines, pointer, sequence_lines, struct, zeros
+from seqc.backends.native_cpu.code import MEMORY, Code, Text, declared, indented, lines_of
 from seqc.backends.native_cpu.kernel import KernelWriter
-from seqc.backends.native_cpu.lanes import lanes_of
+from seqc.backends.native_cpu.lanes import Lanes, lanes_of
 from seqc.backends.native_cpu.lanes_text import lanes_text
 from seqc.backends.native_cpu.outlined import outlined
 from seqc.backends.native_cpu.places import Place, ident, product
@@ -20,6 +21,7 @@ from seqc.ir.arguments import argument_table
 from seqc.ir.graph import BATCH, Node, leaf, leaves
 from seqc.ir.keys import next_key
 
+Guards = dict[str, tuple[str, ...]]  # target -> the indices that are 0 where it is written, and `save`
 TIME = "const i64 t = t_0 + way * step;"  # the step's place in the sequence
 LARGE = 1 << 20  # bytes of results from which on they are streamed past the caches
 TWICE = 270  # lines of a kernel of rows up to which it is compiled twice: to save what backward needs, and not to
@@ -52,9 +54,9 @@ def saved_arrays(plan: Plan, written: bool) -> tuple[Array, ...]:
     return (*kept, *(Array(f"{s.name}_kept", (BATCH, time, *s.dims), written=written, saved=True) for s in states))
 
 
-def input_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[Node], indent: int) -> list[str]:
+def input_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[Node], indent: int) -> list[Code]:
     """Point at this step's rows of every input that a region reads, and note where they lie."""
-    lines: list[str] = []
+    lines: list[Code] = []
     for n in leaves(roots, "input"):
         offset = n.number("offset")
         array = arrays[n.text("name")]
@@ -66,7 +68,7 @@ def input_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[N
             more, place = pointer(writer, array, at, f"({at} >= 0 && {at} < T)", name=name)
         lines += more
         writer.given[n] = place
-    return ["  " * indent + line for line in lines]
+    return indented(lines, indent)
 
 
 def shifted_zeros(plan: Plan) -> list[str]:
@@ -81,51 +83,49 @@ def shifted_zeros(plan: Plan) -> list[str]:
     return list(dict.fromkeys(out))
 
 
-def param_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[Node]) -> list[str]:
+def param_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[Node]) -> list[Code]:
     """Point at the parameters that any region reads, and note where they lie."""
-    lines: list[str] = []
+    lines: list[Code] = []
     for n in leaves(roots, "param"):
         more, writer.given[n] = pointer(writer, arrays[n.text("name")])
         lines += more
-    return ["  " + line for line in lines]
+    return indented(lines, 1)
 
 
-def lists(writer: KernelWriter, arrays: dict[str, Array]) -> list[str]:
+def lists(writer: KernelWriter, arrays: dict[str, Array]) -> list[Code]:
     """The lines that pack sparse matrices, by their masks."""
-    lines: dict[str, None] = {}
+    lines: dict[str, list[Code]] = {}
     masks: dict[str, str] = {}
     for x in writer.listed():
         name = x.matrix.text("name")
         support = writer.plan.program.params[name].support
         assert support is not None
-        more, place = pointer(writer, arrays[support.mask])
-        lines |= dict.fromkeys(more)
+        lines[support.mask], place = pointer(writer, arrays[support.mask])
         masks[name] = place.base
-    return ["  " + line for line in (*lines, *packing(writer.listed(), writer.given, masks, writer.team))]
+    pack = packing(writer.listed(), writer.given, masks, writer.team)
+    return indented([*(line for more in lines.values() for line in more), *pack], 1)
 
 
-def onward(plan: Plan, way: str, indent: int) -> list[str]:
+def onward(plan: Plan, way: str, indent: int) -> list[Code]:
     """The direction of a loop over steps, where a step fetches what the next one reads."""
-    return ["  " * indent + f"const i64 onward = {way};"] if plan.streams else []
+    return indented([declared(f"const i64 onward = {way};", "onward")] if plan.streams else [], indent)
 
 
-def open_program(plan: Plan, name: str, sequence: bool = True) -> list[str]:
+def open_program(plan: Plan, name: str, sequence: bool = True) -> list[Code]:
     """The first lines of a program function's body. sequence: whether there is one to find, or one step."""
-    blocked = plan.roles.blocked
     struct_name = f"{name.capitalize()}Scratch"
-    lines = [f"  {struct_name}* const memory = scratch<{struct_name}>();"]
+    lines: list[Code] = [f"  {struct_name}* const memory = scratch<{struct_name}>();"]
     if plan.teams and sequence:
         lines = [f"  if (team.first()) team.common->memory = scratch<{struct_name}>();", "  team.meet();",
                  f"  {struct_name}* const memory = static_cast<{struct_name}*>(team.common->memory);"]
-    lines += ["  if (!memory) return 1;", f"  {struct_name}& w = *memory;"]
-    if blocked:
-        lines.append("  const i64 m_B = only ? only : block;")
+    lines += ["  if (!memory) return 1;", declared(f"  {struct_name}& w = *memory;", "w", takes=MEMORY)]
+    lines += [declared("  const i64 m_B = only ? only : block;", "m_B")] if plan.roles.blocked else []
     where = sequence_lines(plan.roles, plan.every) if sequence else []
     if plan.streams and sequence:
         widest = max((x.dims for x in (plan.program.states or plan.program.output_decls).values()), key=len)
         size = product([*(f"n_{ident(d)}" for d in widest), "i64(sizeof(real))"])
-        where.append(f"const bool large = rows * {size} > {LARGE};")
-    return lines + ["  " + line for line in (*where, *panel_lines(plan.roles))]
+        where.append(declared(f"const bool large = rows * {size} > {LARGE};", "large"))
+    return lines + indented([*where, *panel_lines(plan.roles)], 1)
 
 
 @dataclass
@@ -133,16 +133,16 @@ class _Ends:
     """What happens to states before the first step, after the last one, and as they are kept: lines and items of each, and
     where a state lies meanwhile."""
 
-    start: list[str] = field(default_factory=list)
-    end: list[str] = field(default_factory=list)
-    keep: list[str] = field(default_factory=list)
+    start: list[Code] = field(default_factory=list)
+    end: list[Code] = field(default_factory=list)
+    keep: list[Code] = field(default_factory=list)
     begin_items: list[Item] = field(default_factory=list)
     end_items: list[Item] = field(default_factory=list)
     keep_items: list[Item] = field(default_factory=list)
     carried: dict[Node, str] = field(default_factory=dict)
 
 
-def _ends(plan: Plan, writer: KernelWriter, arrays: Mapping[str, Array], guards: dict[str, str]) -> _Ends:
+def _ends(plan: Plan, writer: KernelWriter, arrays: Mapping[str, Array], guards: Guards) -> _Ends:
     """The states as they come and go. guards: what decides who writes a result; theirs are added."""
     roles, found = plan.roles, _Ends()
     for s in plan.program.states.values():
@@ -162,7 +162,7 @@ def _ends(plan: Plan, writer: KernelWriter, arrays: Mapping[str, Array], guards:
     return found
 
 
-def forward_text(plan: Plan) -> str:
+def forward_text(plan: Plan) -> Text:
     """The forward kernel in C++."""
     program, roles = plan.program, plan.roles
     arrays = {a.name: a for a in forward_arrays(plan)}
@@ -170,20 +170,19 @@ def forward_text(plan: Plan) -> str:
     roots = [*plan.forward.values()]
     params = param_pointers(writer, arrays, roots)
     token = input_pointers(writer, arrays, roots, 2)
-    guards: dict[str, str] = {}
+    guards: Guards = {}
     ends = _ends(plan, writer, arrays, guards)
     results = {**{name: plan.forward[name] for name in program.output_decls}, **plan.kept}
-    token += ["    " + line for line in _targets(writer, arrays, results, 0)]
+    token += indented(_targets(writer, arrays, results, 0), 2)
     items = _stores(plan, results, 0, guards)
     for name in plan.saved_states:
         s = program.states[name]
         lines, writer.targets[f"{name}_kept"] = pointer(writer, arrays[f"{name}_kept"])
         item = Item("out", s.leaf(), roles.local(s.axes), f"{name}_kept")
-        guard = " && ".join(x for x in (first_only(roles, s.dims), "save") if x)
         if plan.every == 1:
-            token += ["    " + line for line in lines]
+            token += indented(lines, 2)
             items.append(item)
-            guards[f"{name}_kept"] = guard
+            guards[f"{name}_kept"] = (*first_only(roles, s.dims), "save")
         else:
             ends.keep += lines
             ends.keep_items.append(item)
@@ -199,39 +198,46 @@ def forward_text(plan: Plan) -> str:
     steps, several = _several(writer, arrays, ends.carried, fixed, guards, passes)
     writer.add("end", ends.end_items)
     for stretch in writer.stretches.values():
-        stretch.guards = {k: g for k, g in guards.items() if g}
+        stretch.guards = guards
     settle(writer, ends.carried, ("token", "several") if steps > 1 else ("token",))
 
-    body = [
-        *open_program(plan, "forward"), *params, *("  " + x for x in ends.start),
+    body: list[Code] = [
+        *open_program(plan, "forward"), *params, *indented(ends.start, 1),
         *writer.region("pack", 1), *lists(writer, arrays), *writer.region("fixed", 1), *writer.region("begin", 1),
-        "  i64 step = 0;", *_loops(plan, writer, ends, token, steps, several),
-        *("  " + x for x in ends.end), *writer.region("end", 1), "  return 0;", "}", "",
+        declared("  i64 step = 0;", "step"), *_loops(plan, writer, ends, token, steps, several),
+        *indented(ends.end, 1), *writer.region("end", 1), "  return 0;", "}", "",
     ]
-    saves = "called" if roles.blocked and len(body) > TWICE else "compiled"
-    lines = [
+    saves = "called" if roles.blocked and len(lines_of(body)) > TWICE else "compiled"
+    text = [
         *struct("Forward", tuple(arrays.values())), "", *writer.scratch("ForwardScratch"), "",
         *(["template <bool save>"] if saves == "compiled" else []),
-        *outlined([
-            f"int forward_program(const Forward& a, const Call& call, {position(roles, plan.teams)}"
-            f"{', bool save' if saves == 'called' else ''}) {{", *body,
-        ]),
+        *outlined([opened(roles, "forward", plan.teams, saves == "called"), *body]),
     ]
     lanes = lanes_of(plan)
-    lines += [lanes_text(lanes)] if lanes else []
-    return "\n".join([*lines, *entry(plan, "forward", tuple(arrays.values()), saves, lanes.instead if lanes else None)])
+    text += in_lanes(writer, lanes)
+    text += entry(writer, "forward", tuple(arrays.values()), saves, lanes.instead if lanes else None)
+    return Text("\n".join(text), frozenset(writer.mentions))
+
+
+def in_lanes(writer: KernelWriter, lanes: Lanes | None) -> list[str]:
+    """The C++ of what runs in lanes, if anything does."""
+    if lanes is None:
+        return []
+    found = lanes_text(lanes)
+    writer.mentions |= found.names
+    return [found.text]
 
 
 def _loops(
-    plan: Plan, writer: KernelWriter, ends: _Ends, token: Sequence[str], steps: int, several: Sequence[str]
-) -> list[str]:
+    plan: Plan, writer: KernelWriter, ends: _Ends, token: Sequence[Code], steps: int, several: Sequence[Code]
+) -> list[Code]:
     """The loop over single steps, and before it the one over `steps` of them at each reading of the state."""
-    every, kept, lines = plan.every, list[str](), list[str]()
+    every, kept, lines = plan.every, list[Code](), list[Code]()
     if ends.keep_items:
         kept = [
             f"    if (save && step % {every} == 0) {{",
-            f"      const i64 segment = step / {every}, segments = (T + {every - 1}) / {every};",
-            *("      " + x for x in ends.keep), *writer.region("keep", 3), "    }",
+            declared(f"      const i64 segment = step / {every}, segments = (T + {every - 1}) / {every};", "segments"),
+            *indented(ends.keep, 3), *writer.region("keep", 3), "    }",
         ]
     if steps > 1:
         lines = [
@@ -248,34 +254,34 @@ def _later(name: str, step: int) -> str:
     return f"{name}_at_{step}" if step else name
 
 
-def _targets(writer: KernelWriter, arrays: dict[str, Array], results: Iterable[str], step: int) -> list[str]:
+def _targets(writer: KernelWriter, arrays: dict[str, Array], results: Iterable[str], step: int) -> list[Code]:
     """Pointers to where a step's results go."""
-    found: list[str] = []
+    found: list[Code] = []
     for name in results:
         lines, writer.targets[_later(name, step)] = _pointer_at(writer, arrays[name], step)
         found += lines
     return found
 
 
-def _pointer_at(writer: KernelWriter, array: Array, step: int) -> tuple[list[str], Place]:
+def _pointer_at(writer: KernelWriter, array: Array, step: int) -> tuple[list[Code], Place]:
     """Lines that point at an array's part at a later step."""
     return pointer(writer, array, f"t + way * {step}" if step else "t", name=_later(array.name, step))
 
 
-def _stores(plan: Plan, results: Mapping[str, Node], step: int, guards: dict[str, str]) -> list[Item]:
+def _stores(plan: Plan, results: Mapping[str, Node], step: int, guards: Guards) -> list[Item]:
     """The items that store a step's results: outputs, and what backward needs."""
     items = []
     for name, n in results.items():
         output = plan.program.output_decls.get(name)
-        guards[_later(name, step)] = first_only(plan.roles, output.dims) if output else "save"
+        guards[_later(name, step)] = first_only(plan.roles, output.dims) if output else ("save",)
         items.append(Item("out", n, plan.roles.local(output.axes if output else n.dims), _later(name, step)))
     return items
 
 
 def _several(
-    writer: KernelWriter, arrays: dict[str, Array], carried: dict[Node, str], fixed: list[Node], guards: dict[str, str],
+    writer: KernelWriter, arrays: dict[str, Array], carried: dict[Node, str], fixed: list[Node], guards: Guards,
     passes: int,
-) -> tuple[int, list[str]]:
+) -> tuple[int, list[Code]]:
     """Schedule a region of several steps, if it takes as many passes over the states as one step does.
 
     Answers how many steps (1: no such region), and the pointers that it needs besides those of its first step.
@@ -284,7 +290,7 @@ def _several(
     if not may_be_together(plan, STEPS):
         return 1, []
     made = together(plan, STEPS)
-    pointers: list[str] = []
+    pointers: list[Code] = []
     items: list[Item] = []
     seen = [n for r in made.results for n in r.values()]
     for n in leaves([*seen, *made.updates.values()], "input"):
@@ -302,14 +308,12 @@ def _several(
         return 1, []
     writer.names |= made.names
     writer.lines |= made.lines
-    return STEPS, ["    " + line for line in pointers]
+    return STEPS, indented(pointers, 2)
 
 
-def first_member(plan: Plan, lines: list[str]) -> list[str]:
-    """Lines that one thread of a team runs."""
-    if not lines or not plan.teams:
-        return ["  " + line for line in lines]
-    return ["  if (team.first()) {", *("    " + line for line in lines), "  }", "  team.meet();"]
+def first_member(plan: Plan, code: list[Code]) -> list[Code]:
+    """What one thread of a team runs."""
+    return ["if (team.first()) {", *indented(code, 1), "}", "team.meet();"] if code and plan.teams else code
 
 
 def settle(writer: KernelWriter, carried: dict[Node, str], token: tuple[str, ...]) -> None:

@@ -7,13 +7,13 @@ are scheduled one by one; buffers are shared by name. This file decides nothing 
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from seqc.backends.native_cpu.active import spikes_of, two_ways
 from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.code import MEET, MEMORY, VARIABLE, Code, declared, indented, mentioned, with_rows
 from seqc.backends.native_cpu.copies import copied
 from seqc.backends.native_cpu.nest import NestPrinter
 from seqc.backends.native_cpu.nest_body import Scene
@@ -35,21 +35,13 @@ class Stretch:
     name: str
     nests: list[Nest]
     region: Region
-    guards: dict[str, str] = field(default_factory=dict)
+    guards: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def passes(self) -> int:
         """How many nests have the most dims: each reads a matrix state."""
         most = max((len(nest.space) for nest in self.nests), default=0)
         return sum(len(nest.space) == most for nest in self.nests)
-
-
-def with_rows(lines: list[str]) -> list[str]:
-    """Lines that need the number of a block's rows as a constant `r_B` in what gives it; others as they are."""
-    if not any(re.search(r"\br_B\b", line) for line in lines):
-        return lines
-    head = ["with_rows(m_B, [&](auto rows_of_block) __attribute__((always_inline)) {", "  constexpr int r_B = rows_of_block;"]
-    return [*head, *("  " + line for line in lines), "});"]
 
 
 class KernelWriter:
@@ -77,6 +69,7 @@ class KernelWriter:
         self.tiled: set[str] = set()  # packed copies that are read by whole vectors alone
         self.axis_of: dict[tuple[str, int], str | None] = {}
         self.lane: str | None = None
+        self.mentions: set[str] = set()  # what the nests name of what stands outside of them
         self.streams = plan.streams  # whether a step fetches what the next one reads
 
     # ---- collecting ----
@@ -272,10 +265,10 @@ class KernelWriter:
 
     # ---- printing ----
 
-    def region(self, name: str, indent: int, before: tuple[str, ...] = ()) -> list[str]:
-        """The lines of a region. before: regions whose kept values it may read; those of every step it may read too."""
+    def region(self, name: str, indent: int, before: tuple[str, ...] = ()) -> list[Code]:
+        """The code of a region. before: regions whose kept values it may read; those of every step it may read too."""
         s = self.stretches[name]
-        lines: list[str] = []
+        lines: list[Code] = []
         places = dict(self.given)
         for n, buffer in self.kept.items():
             places[n] = self.place_of(buffer) if buffer else Place(self._scalar(n), {}, scalar=True)
@@ -285,14 +278,14 @@ class KernelWriter:
         for nest in s.nests:
             for item in nest.items:
                 if item.kind in ("keep", "reduce") and self.kept[item.value] == "":
-                    lines.append(f"real {places[item.value].base};")
-                    if item.value in self.rows:
-                        lines.append(f"alignas(64) real {self.rows[item.value]}[W];")
+                    base, rows = places[item.value].base, self.rows.get(item.value)
+                    lines.append(declared(f"real {base};", base, takes=VARIABLE))
+                    lines += [declared(f"alignas(64) real {rows}[W];", rows, takes=MEMORY)] if rows else []
         for i, nest in enumerate(s.nests):
             axis = self.axis_of[s.name, i]
             listed = self.sparse.get((name, i), [])
             if listed:
-                lines += with_rows(multiplying(listed, places, self.team))
+                lines += with_rows([multiplying(listed, places, self.team)])
                 visible |= {x.item.value for x in listed}
                 nest = Nest(nest.space, tuple(item for item in nest.items if item not in [x.item for x in listed]))
                 if not nest.items:
@@ -312,38 +305,39 @@ class KernelWriter:
                 lines += [f"// {c}" for c in self._comments(s, part)]
                 lines += with_rows(self._nest(name, part, axis, scene, frozenset(visible)))
                 visible |= {item.value for item in part.items if item.kind in ("keep", "reduce")}
-        return ["  " * indent + line for line in lines]
+        self.mentions |= mentioned(lines)
+        return indented(lines, indent)
 
     def _nest(
         self, name: str, nest: Nest, axis: str | None, scene: Scene, visible: frozenset[Node], listed: str | None = None
-    ) -> list[str]:
-        """The lines of a nest; those of a team's share of it. listed: the loop that runs over a list of columns, "" for none;
+    ) -> list[Code]:
+        """The code of a nest; that of a team's share of it. listed: the loop that runs over a list of columns, "" for none;
         None: the nest is printed in both ways where a list may serve."""
-        copies = copied(nest, scene, "team" if self.team else "", name not in self.token)
+        copies = copied(nest, scene, self.team, name not in self.token)
         if listed is None and self._lists_pay(name, axis) and not copies:
-            lines = list[str]()
+            lines = list[Code]()
             for spikes, part in spikes_of(self.plan, nest, scene.places).items():
                 few = self._nest(name, part, axis, scene, visible, spikes[2]) if spikes else []
                 whole = self._nest(name, part, axis, scene, visible, "")
-                lines += two_ways(spikes, scene.places[spikes[0].base], few, whole) if spikes else whole
+                lines += [two_ways(spikes, scene.places[spikes[0].base], few, whole)] if spikes else whole
             return lines
         printer = NestPrinter(nest, axis, scene, visible)
         printer.listed = listed or ""
         if not self.team:
             printer.onward = self.streams and name == "token" and self.title != "step"
-            return copies or printer.print()
+            return copies or [printer.print()]
         if copies:
             return copies
         if printer.divisible:
             printer.team = "steps" if name in self.token else "once"
-            return [*printer.print(), "team.meet();"]
+            return [printer.print(), MEET]
         own = [i for i in nest.items if i.kind in ("keep", "reduce") and self.kept.get(i.value) == ""]
         if own:  # variables: each thread has its own, before what the others of the nest overwrite
             rest = [i for i in nest.items if i not in own]
-            lines = [*NestPrinter(Nest(nest.space, tuple(own)), axis, scene, visible).print(), "team.meet();"]
+            lines = [NestPrinter(Nest(nest.space, tuple(own)), axis, scene, visible).print(), MEET]
             known = visible | {i.value for i in own}
             return lines + (self._nest(name, Nest(nest.space, tuple(rest)), axis, scene, known, listed) if rest else [])
-        return ["if (team.first()) {", *("  " + line for line in printer.print()), "}", "team.meet();"]
+        return ["if (team.first()) {", *indented([printer.print()], 1), "}", MEET]
 
     def _lists_pay(self, name: str, axis: str | None) -> bool:
         """Whether a list of columns may serve: in the steps of forward, where rows of a matrix are the lanes of vectors."""
@@ -358,7 +352,8 @@ class KernelWriter:
         number = scalars.index(n)
         name = ident(self.names[n]) if n in self.names else ""
         before = {ident(self.names[k]) for k in scalars[:number] if k in self.names}
-        return f"s_{name}" if name and name not in before and not re.fullmatch(r"c\d+", name) else f"s_c{number}"
+        plain = name and name not in before and not (name[0] == "c" and name[1:].isdecimal())
+        return f"s_{name}" if plain else f"s_c{number}"
 
     def _comments(self, s: Stretch, nest: Nest) -> list[str]:
         """The spec's lines that a nest computes."""

@@ -10,6 +10,9 @@ What is read ends in a cache before it is wanted: a stretch is fetched while the
 
 from __future__ import annotations
 
+NEEDS = frozenset(("gather_all", "streamed", "turn"))  # of `LANES`, and of `ANSWERS` too
+ANSWERS_NEED = frozenset(("fold_rows", "some"))
+
 LANES = """
 constexpr int D = $CHANNELS$;
 constexpr int lane_backs[] = {$BACKS$}, lane_aheads[] = {$AHEAD$};  // steps that an input is read before: in the run, in memory

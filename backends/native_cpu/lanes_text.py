@@ -9,11 +9,12 @@ from math import prod
 
 from seqc.analysis.pieces import lags_of
 from seqc.analysis.time_invariant import not_invariant
+from seqc.backends.native_cpu.code import Text
 from seqc.backends.native_cpu.lanes import LAGS, Lanes
-from seqc.backends.native_cpu.lanes_runtime import ANSWERED, ANSWERS, ENDED, ENDS, LANES
+from seqc.backends.native_cpu.lanes_runtime import ANSWERED, ANSWERS, ANSWERS_NEED, ENDED, ENDS, LANES, NEEDS
 from seqc.backends.native_cpu.late_last import late_last
 from seqc.backends.native_cpu.places import ident
-from seqc.backends.native_cpu.values import literal, spelled
+from seqc.backends.native_cpu.values import called, literal, spelled
 from seqc.ir.graph import Node, depends, leaves, topological
 from seqc.ir.traverse import reached
 
@@ -23,6 +24,7 @@ class _Body:
 
     def __init__(self, lanes: Lanes, numbers: dict[Node, str]) -> None:
         self.lanes, self.numbers = lanes, numbers
+        self.called: set[str] = set()
 
     def lines(self, roots: Mapping[str, Node], states: Mapping[str, str]) -> list[str]:
         """Statements that make the roots, `const V KEY`. states: the expression of each state that is read."""
@@ -41,6 +43,7 @@ class _Body:
             else:
                 args = [names[a] if a in moving else self.number(a) for a in n.args]
                 names[n] = f"x{len(names)}"
+                self.called |= called(n.op)
                 lines.append(f"const V {names[n]} = {spelled(n.op).format(*args)};")
         ends = {key: names[n] if n in moving else f"V{{}} + {self.number(n)}" for key, n in roots.items()}
         return [*lines, *(f"const V {key} = {text};" for key, text in ends.items())]
@@ -63,8 +66,8 @@ class _Body:
         return f"c.{self.numbers[n]}"
 
 
-def _numbers(lanes: Lanes, numbers: Mapping[Node, str], title: str) -> list[str]:
-    """The struct of what is made of parameters alone, and the function that makes it."""
+def _numbers(lanes: Lanes, numbers: Mapping[Node, str], title: str, uses: set[str]) -> list[str]:
+    """The struct of what is made of parameters alone, and the function that makes it. uses: what of the runtime is called."""
     lines, names = list[str](), dict[Node, str]()
     for n in topological(numbers):
         if n.op == "const":
@@ -77,6 +80,7 @@ def _numbers(lanes: Lanes, numbers: Mapping[Node, str], title: str) -> list[str]
             names[n] = names[n.args[0]]
         else:
             names[n] = f"x{len(names)}"
+            uses |= called(n.op)
             lines.append(f"  const auto {names[n]} = {spelled(n.op).format(*(names[a] for a in n.args))};")
     members = [f"  real {name};" for name in numbers.values()] or ["  real none;"]
     given = [f"real({names[n]})" for n in numbers] or ["real(0)"]
@@ -101,7 +105,7 @@ def _spot(lanes: Lanes, param: str, places: Mapping[str, str], array: str = "", 
     return f"a.g_{ident(array or param)}[{' + '.join(terms) or '0'}]"
 
 
-def lanes_text(lanes: Lanes) -> str:
+def lanes_text(lanes: Lanes) -> Text:
     """The C++ of the runs in lanes."""
     numbers: dict[Node, str] = {}
     body = _Body(lanes, numbers)
@@ -158,8 +162,9 @@ def lanes_text(lanes: Lanes) -> str:
     added += [saved.format(ident(x), ident(y), t=t) for x, t, y in lanes.firsts]
     text = text.replace("$ADDED$", "\n".join(added))
     space = "lanes_forward" if lanes.forth else "lanes_backward"
-    made = [*_numbers(lanes, numbers, title), *texts, text.strip()]
-    return "\n".join([f"namespace {space} {{", *made, f"}}  // namespace {space}", ""])
+    made = [*_numbers(lanes, numbers, title, body.called), *texts, text.strip()]
+    whole_text = "\n".join([f"namespace {space} {{", *made, f"}}  // namespace {space}", ""])
+    return Text(whole_text, NEEDS | body.called | (ANSWERS_NEED if answers else set()))
 
 
 def _other(lanes: Lanes, name: str, back: int) -> str:

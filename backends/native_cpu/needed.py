@@ -1,87 +1,55 @@
-"""The definitions of a C++ runtime that some kernels need. In: both texts. Out: the runtime without what no kernel reaches.
+"""What kernels need of the C++ that is the same for all. In: the names that they mention. Out: the parts of it, and their text.
 
-A definition is kept where a kept one, or a kernel, has a name of it as a word: all overloads of a name stay or go together, and
-so do the branches of an `#if`. What includes headers, and what other languages call (`extern "C"`), stays always.
+A part is there where a kernel mentions a name that it gives, or where another part needs it. What includes headers, and what
+other languages call, is always there.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 
-_TEMPLATE = re.compile(r"template <[^{}]*>$")
-_NAMES = (
-    re.compile(r"#define (\w+)"),
-    re.compile(r"(?:struct|using) (\w+)"),
-    re.compile(r"typedef [^;{}]* (\w+) __attribute__"),
-    re.compile(r"SEQC_[A-Z_]+\((\w+)\)$"),
-    re.compile(r"(?:constexpr )?[\w:<>, ]+? (\w+)(?: =|\{)"),
-    re.compile(r"[^(){}=;#]*?\b(\w+)\("),
-)
-_OPENS, _CLOSES = "namespace {", "}  // namespace"
+from seqc.backends.native_cpu.active import ACTIVE
+from seqc.backends.native_cpu.copies import COPIES
+from seqc.backends.native_cpu.parts import PARTS, Part
+from seqc.backends.native_cpu.runtime import RUNTIME
+from seqc.backends.native_cpu.sparse_runtime import SPARSE
+from seqc.backends.native_cpu.vector_math import MATH
 
+KERNELS = """
+// Pages of two megabytes, where the system grants them, for the part of an array that fills such pages.
+extern "C" void seqc_large_pages(void* array, i64 bytes) {
+#if defined(__linux__)
+  constexpr std::uintptr_t page = std::uintptr_t(1) << 21;
+  const std::uintptr_t begin = reinterpret_cast<std::uintptr_t>(array), end = begin + std::uintptr_t(bytes);
+  const std::uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a wish: it may be refused
+#endif
+}
 
-@dataclass(frozen=True)
-class _Definition:
-    """Lines of the top level, with the comments above them. names: what they define."""
-
-    text: str
-    names: frozenset[str]
-
-    @property
-    def words(self) -> set[str]:
-        """What they mention."""
-        return words_of(self.text)
-
-
-def words_of(text: str) -> set[str]:
-    """The identifiers of a C++ text that stand outside of comments."""
-    return set(re.findall(r"[^\W\d]\w*", re.sub(r"//.*", "", text)))
-
-
-def needed(runtime: str, kernels: str) -> str:
-    """The runtime without the definitions that neither the kernels nor what they need mention."""
-    parts = list(_definitions(runtime))
-    kept = [not part.names for part in parts]
-    words = words_of(kernels).union(*(part.words for part, always in zip(parts, kept, strict=True) if always))
-    while new := [i for i, part in enumerate(parts) if not kept[i] and part.names & words]:
-        for i in new:
-            kept[i] = True
-            words |= parts[i].words
-    text = "".join(part.text for part, keep in zip(parts, kept, strict=True) if keep)
-    text = re.sub(rf"\n*{_CLOSES}\n+{re.escape(_OPENS)}\n", "\n", text)
-    return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n"
+// The kernels of this library: FORWARD, BACKWARD, STEP (one step, with its function for Python) or ALL.
+#define FORWARD 1
+#define BACKWARD 2
+#define STEP 4
+#define ALL 7
+#ifndef SEQC_KERNELS
+#define SEQC_KERNELS ALL
+#endif
+"""
+ALL: tuple[Part, ...] = (*PARTS, *MATH, *COPIES, SPARSE, ACTIVE)  # each behind those that it needs
+GIVEN = {name: part for part in ALL for name in part.gives.split()}
 
 
-def _definitions(runtime: str) -> Iterator[_Definition]:
-    lines: list[str] = []
-    names: set[str] = set()
-    braces = branches = 0
-    for line in runtime.split("\n"):
-        lines.append(line)
-        code = line.partition("//")[0].rstrip()
-        if line in (_OPENS, _CLOSES, "") and not (braces or branches):
-            yield _Definition(line + "\n", frozenset())
-            lines = []
-            continue
-        if not braces:
-            names |= _named(code)
-        branches += code.startswith("#if") - code.startswith("#endif")
-        braces += code.count("{") - code.count("}")
-        ended = code.endswith((";", "}", ")")) or code.startswith("#")
-        if code and not (braces or branches or code.endswith("\\") or _TEMPLATE.match(code)) and ended:
-            text = "\n".join(lines) + "\n"
-            yield _Definition(text, frozenset(() if 'extern "C"' in text or "#include" in text else names))
-            lines, names = [], set()
-    assert not lines or not "".join(lines).strip(), f"a definition has no end: {lines[0]}"
+def needed(names: Iterable[str]) -> tuple[str, ...]:
+    """The texts of the parts that give these names, and of those that these parts need."""
+    kept, waiting = set[Part](), [*names]
+    while waiting:
+        part = GIVEN.get(waiting.pop())
+        if part and part not in kept:
+            kept.add(part)
+            waiting += part.needs.split()
+    return tuple(part.text for part in ALL if part in kept)
 
 
-def _named(code: str) -> set[str]:
-    """The name that a line of the top level defines."""
-    if not code or code.startswith((" ", "}", "#if", "#el", "#en", "#inc", "#pragma")) or _TEMPLATE.match(code):
-        return set()
-    found = next((m for m in (p.match(code) for p in _NAMES) if m), None)
-    if found is None:
-        return set()
-    return {f"seqc_{found[1]}" if code.startswith("SEQC_") else found[1]}
+def runtime_of(texts: Collection[str]) -> str:
+    """The runtime with these parts."""
+    return f"{RUNTIME.strip()}\n{''.join(part.text for part in ALL if part.text in texts)}}}  // namespace\n{KERNELS}"

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from seqc.backends.native_cpu.code import Nested
 from seqc.backends.native_cpu.nest_sums import SumPrinter
-from seqc.backends.native_cpu.places import ident
+from seqc.backends.native_cpu.places import condition, ident
 from seqc.backends.native_cpu.schedule import Item, dear
 from seqc.backends.native_cpu.values import Operand, Value
 from seqc.ir.graph import BATCH
@@ -34,18 +35,26 @@ class NestPrinter(SumPrinter):
         scalar = any(p is not None and p.scalar for p in (self.scene.places.get(i.value) for i in self.nest.items))
         return self.axis is not None and not scalar and all(s.how == "register" and not s.across for s in self.sums)
 
-    def print(self) -> list[str]:
-        """The lines of the nest."""
+    def print(self) -> Nested:
+        """The nest."""
+        kind = self._lines()
+        written = [self.scene.places[i.value] for i in self.nest.items if i.kind in ("keep", "reduce")]
+        names = frozenset(place.base for place in written if place.scalar)
+        return Nested(tuple(self.lines), frozenset(self.mentions), names, kind)
+
+    def _lines(self) -> str:
+        """Print the lines; how they open."""
         apart = [v for v in self.values.order if self.group(v.deps) != self.unrolled]
         if self.axis and self.unrolled == (self.axis,) and not (apart or self.loops or self.sums or self.team or self.onward):
             self.open(f"EACH_VECTOR(z_{ident(self.axis)}, {self._block_limit()})")
+            self.mentions.add("EACH_VECTOR")
             self._statements(self.values.order)
             self.close()
-            return self.lines
+            return "loop"
         inner = self.axis is not None and all(s.depth >= 0 for s in self.sums)  # what it declares is in its loop
         if not inner:
-            self.open("")
-            self.lines[-1] = self.lines[-1].replace(" {", "{")
+            self.put("{")
+            self.indent += 1
         for s in self.sums:
             self.clear(s)
         for s in self.sums:
@@ -61,15 +70,17 @@ class NestPrinter(SumPrinter):
             self.finish_across(s)
         if not inner:
             self.close()
-        return self.lines
+        return "loop" if inner else "block"
 
     def _blocks(self, size: str) -> str:
         """The loop over blocks of vectors. size: the values, and how many vectors a block has at most."""
         if self.onward and not self.team and not any(s.across for s in self.sums):
+            self.mentions |= {"BLOCKS_OF", "onward"}
             return f"BLOCKS_OF({size}, 0, blocks, onward > 0 ? b : blocks - 1 - b)"
         if not self.team:
             return f"BLOCKS({size})"
         turned = self.loops and self.team == "steps"
+        self.mentions |= {"BLOCKS_OF", "team", *(["step"] if turned else [])}
         return f"BLOCKS_OF({size}, team.from(blocks), team.upto(blocks), {'team.there(b, blocks, step)' if turned else 'b'})"
 
     def _block_limit(self) -> str:
@@ -89,7 +100,7 @@ class NestPrinter(SumPrinter):
         taken = f" / ({taken})" if " " in taken else f" / {taken}" * (taken != "1")
         inside = [v for v in self.values.order if self.level(v) == len(self.loops)]
         heavy = sum(v.node is not None and bool(v.args) and dear(v.node) for v in inside)
-        apart = sum(v.text.startswith("gather<") for v in inside) + sum(map(self._apart, self.nest.items))
+        apart = sum(v.apart for v in inside) + sum(map(self._apart, self.nest.items))
         most = next((blocks for values, blocks in BLOCKS if len(inside) + DEAR * (heavy + apart) <= values), 2)
         return f"fitting({most}, {'spare / 2' if heavy else 'spare'}{taken})"
 
@@ -125,6 +136,7 @@ class NestPrinter(SumPrinter):
             self._body([v for v in here if self.unrolled and self.group(v.deps) == self.unrolled])
         else:
             d = ident(self.loops[depth])
+            self.mentions.add(f"m_{d}")
             if self.loops[depth] == self.listed:
                 self.open("for (i64 n = 0; n < active; ++n)")
                 self.put(f"const i64 i_{d} = columns[n];")
@@ -155,7 +167,9 @@ class NestPrinter(SumPrinter):
         place = self.scene.places[item.value] if item.kind == "keep" else self.scene.targets[item.target]
         value = self.use(o)
         if item.value.dtype == "bool" or (o.value and o.value.type in ("mask", "bool")):  # a renamed truth value is real
+            self.mentions.add("as_real")
             value = f"as_real({value})"
+        self.mentions |= place.names
         if place.scalar:
             self.put(f"{place.base} = {value};")
             return
@@ -163,5 +177,6 @@ class NestPrinter(SumPrinter):
         if item.kind == "grow":
             value = f"{self.read(place, index)} + {value}"
         text = self.assignment(place, index, value)
-        guard = self.scene.guards.get(item.target) if item.kind in ("out", "state") else None
-        self.put(f"if ({guard}) {text}" if guard else text)
+        guard = self.scene.guards.get(item.target, ()) if item.kind in ("out", "state") else ()
+        self.mentions.update(guard)
+        self.put(f"if ({condition(guard)}) {text}" if guard else text)

@@ -28,7 +28,7 @@ class Scene:
     targets: Mapping[str, Place]
     names: Mapping[Node, str]
     rows: Mapping[Node, str]
-    guards: Mapping[str, str]
+    guards: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class NestBody:
         if axis:
             index[axis] = "at"
         places = {n: p for n, p in scene.places.items() if n in visible}
-        self.values = Values(axis, scene.panel, nest.space, places.get, scene.names, index, scene.grid)
+        self.mentions: set[str] = {"BLOCKS", "VECTORS"} if axis else set()  # of what stands outside of the nest
+        self.values = Values(axis, scene.panel, nest.space, places.get, scene.names, index, scene.grid, self.mentions)
         self.operands = [self.values.operand(i.value.args[0] if i.kind == "reduce" else i.value) for i in nest.items]
         self.sums = [self._sum(i, o) for i, o in zip(nest.items, self.operands, strict=True) if i.kind == "reduce"]
         self.lines: list[str] = []
@@ -146,6 +147,8 @@ class NestBody:
 
     def width(self, d: str) -> str:
         """The extent of an unrolled dim: of rows that are unrolled their number, of others the most that there may be."""
+        if d != self.axis and not self.rows_apart:
+            self.mentions.add("r_B")
         return "CB" if d == self.axis else "w_B" if self.rows_apart else "r_B"
 
     def expression(self, v: Value) -> str:
@@ -156,12 +159,14 @@ class NestBody:
         """Open the unrolled loops of a group; answers how many blocks to close."""
         for d in group:
             how, width = ("", "m_B") if d == BATCH and self.rows_apart else ("UNROLL ", self.width(d))
+            self.mentions.add(width)
             loop = f"{how}for (int {self.slot(d)} = 0; {self.slot(d)} < {width}; ++{self.slot(d)})"
             self.open(f"VECTORS({width})" if d == self.axis else loop)
         return len(group)
 
     def read(self, place: Place, index: Mapping[str, str]) -> str:
         """The element or vector of a place."""
+        self.mentions |= place.names
         if self.axis in place.strides:
             assert self.axis is not None
             return self.values.vector_load(place, index, self.axis)
@@ -169,6 +174,7 @@ class NestBody:
 
     def assignment(self, place: Place, index: Mapping[str, str], value: str) -> str:
         """The statement that writes one."""
+        self.mentions |= place.names
         if self.axis in place.strides:
             assert self.axis is not None
             return self.values.vector_store(place, index, self.axis, value)

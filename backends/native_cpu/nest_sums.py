@@ -29,21 +29,30 @@ class SumPrinter(NestBody):
 
     def clear(self, s: Sum) -> None:
         """Zero what accumulates in memory."""
+        if s.how == "memory":
+            self.mentions.add("fill")
         if s.across and s.how == "memory":
             size = self._rows_size(s)
-            self.put(f"fill({self.scene.rows[s.item.value]}, ({size}) * W, {'-infinity' if s.most else 'real(0)'});")
+            self.put(f"fill({self._rows(s)}, ({size}) * W, {'-infinity' if s.most else 'real(0)'});")
         elif s.how == "memory":
-            place = self.scene.places[s.item.value]
-            size = product(self._extents(place))
-            self.put(f"fill({place.base}, {size}, {'-infinity' if s.most else 'real(0)'});")
+            self.put(f"fill({self._kept(s).base}, {self._rows_size(s)}, {'-infinity' if s.most else 'real(0)'});")
 
-    def _extents(self, place: Place) -> list[str]:
-        axes = list(place.strides)
-        return ["m_B" if d == BATCH else f"w_{ident(d)}" for d in axes[:-1]] + [f"z_{ident(axes[-1])}"] if axes else ["1"]
+    def _kept(self, s: Sum) -> Place:
+        """Where a reduction ends."""
+        place = self.scene.places[s.item.value]
+        self.mentions |= place.names
+        return place
+
+    def _rows(self, s: Sum) -> str:
+        """The buffer of its partial sums."""
+        rows = self.scene.rows[s.item.value]
+        self.mentions.add(rows.partition(".")[0])
+        return rows
 
     def _rows_size(self, s: Sum) -> str:
-        place = self.scene.places[s.item.value]
-        return product(self._extents(place))
+        axes = list(self._kept(s).strides)
+        self.mentions |= {"m_B"} & {f"m_{d}" for d in axes[:-1]}
+        return product([*("m_B" if d == BATCH else f"w_{ident(d)}" for d in axes[:-1]), *(f"z_{ident(d)}" for d in axes[-1:])])
 
     def declare(self, s: Sum) -> None:
         """An accumulator in registers."""
@@ -65,11 +74,15 @@ class SumPrinter(NestBody):
         """Add the value at the present position."""
         value = self.use(s.operand)
         if s.operand.value and s.operand.value.type in ("mask", "bool"):
+            self.mentions.add("as_real")
             value = f"as_real({value})"
         if self.axis:
             value = value if s.operand.value and s.operand.value.type == "vec" else f"splat({value})"
+        if s.most:
+            self.mentions.add("seqc_max")
         if s.across:
             assert self.axis is not None
+            self.mentions.add("keep")
             start = "-infinity" if s.most else "real(0)"
             value = f"keep<e_{ident(self.axis)}>({value}, {self.values.left(self.axis)}, {start})"
         if s.how == "register":
@@ -80,7 +93,7 @@ class SumPrinter(NestBody):
 
     def _merge(self, s: Sum, value: str) -> None:
         """Add a value to what lies in memory."""
-        place = self.scene.places[s.item.value]
+        place = self._kept(s)
         if s.across:
             row = self._row(s)
             old = f"load({row})"
@@ -96,14 +109,12 @@ class SumPrinter(NestBody):
         self.put(self.assignment(place, index, f"seqc_max({old}, {value})" if s.most else f"{old} + {value}"))
 
     def _row(self, s: Sum) -> str:
-        place = self.scene.places[s.item.value]
-        rows = self.scene.rows[s.item.value]
+        place, rows = self._kept(s), self._rows(s)
         if not place.strides:
             return rows
         index = {d: self.values.index[d] for d in place.strides}
-        address = place.at(index)
-        offset = address[len(place.base) + 3 :]
-        return f"{rows} + ({offset}) * W" if offset else rows
+        offset = place.offset(index)
+        return rows if offset == "0" else f"{rows} + ({offset}) * W"
 
     def finish(self, sums: Iterable[Sum]) -> None:
         """Bring register accumulators to memory, those in one loop that follow each other and keep the same unrolled dims."""
@@ -111,7 +122,7 @@ class SumPrinter(NestBody):
             blocks = self.unroll(slots)
             for s in own:
                 value = s.name + "".join(f"[{self.slot(d)}]" for d in slots)
-                place = self.scene.places[s.item.value]
+                place = self._kept(s)
                 if s.across:
                     self._merge(s, value)
                 elif place.scalar:
@@ -126,7 +137,8 @@ class SumPrinter(NestBody):
         """Sum the partial sums of all rows across lanes."""
         if not s.across:
             return
-        place, rows = self.scene.places[s.item.value], self.scene.rows[s.item.value]
+        place, rows = self._kept(s), self._rows(s)
+        self.mentions.add("total" if not place.strides else "across")
         most = "true" if s.most else "false"
         if not place.strides:
             self.put(f"{place.element({})} = total<{most}>(load({rows}));")

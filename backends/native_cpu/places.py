@@ -29,6 +29,11 @@ def plus(terms: list[str]) -> str:
     return " + ".join(terms) if terms else "0"
 
 
+def condition(guard: Iterable[str]) -> str:
+    """A guard as C++: of several programs the first, where the call wants what is saved; "" of an empty one."""
+    return " && ".join(name if name == "save" else f"{name} == 0" for name in guard)
+
+
 @dataclass(frozen=True)
 class Place:
     """A tensor in memory. base: a pointer. strides: local axis -> C++ factors of its stride ([] is 1).
@@ -51,21 +56,24 @@ class Place:
         """Whether the elements of a vector along an axis are neighbours."""
         return axis == self.tiled or not self.strides[axis]
 
+    @property
+    def names(self) -> set[str]:
+        """What an access mentions, but for its index."""
+        return {self.base.partition(".")[0], *(x for stride in self.strides.values() for x in stride)}
+
+    def offset(self, index: Mapping[str, str]) -> str:
+        """How far the element at an index per axis is from the base; "0" where it lies there."""
+        found = [(index[axis], stride) for axis, stride in self.strides.items() if index[axis] != "0"]
+        return plus([product([i if i.isidentifier() or not stride else f"({i})", *stride]) for i, stride in found])
+
     def at(self, index: Mapping[str, str]) -> str:
         """The address of the element at an index per axis."""
-        terms = []
-        for axis, stride in self.strides.items():
-            i = index[axis]
-            if i != "0":
-                terms.append(product([i if i.isidentifier() or not stride else f"({i})", *stride]))
-        return f"{self.base} + {plus(terms)}" if terms else self.base
+        offset = self.offset(index)
+        return self.base if offset == "0" else f"{self.base} + {offset}"
 
     def element(self, index: Mapping[str, str]) -> str:
         """The element at an index per axis, as an lvalue."""
-        if self.scalar:
-            return self.base
-        address = self.at(index)
-        return f"{self.base}[{address[len(self.base) + 3:] or '0'}]"
+        return self.base if self.scalar else f"{self.base}[{self.offset(index)}]"
 
 
 def buffer_place(base: str, axes: tuple[str, ...]) -> Place:

@@ -4,60 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqc.backends.native_cpu.active import ACTIVE
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.assemble import sizes_text
 from seqc.backends.native_cpu.backward import backward_arrays, backward_text
-from seqc.backends.native_cpu.copies import COPIES
 from seqc.backends.native_cpu.direct import ENTRY
 from seqc.backends.native_cpu.forward import call_arrays, forward_arrays, forward_text, shifted_zeros
 from seqc.backends.native_cpu.lanes import lanes_back
-from seqc.backends.native_cpu.needed import needed
+from seqc.backends.native_cpu.needed import needed, runtime_of
 from seqc.backends.native_cpu.plan import Plan, plan
-from seqc.backends.native_cpu.runtime import RUNTIME
 from seqc.backends.native_cpu.sparse import kept_sides
-from seqc.backends.native_cpu.sparse_runtime import OUTER, SPARSE
+from seqc.backends.native_cpu.sparse_runtime import OUTER, OUTER_NEEDS
 from seqc.backends.native_cpu.step import step_text
 from seqc.backends.native_cpu.tiles import processor_text
-from seqc.backends.native_cpu.vector_math import MATH, MORE
 from seqc.ir.block import Block
 from seqc.ir.dims import unprimed
-
-LARGE_PAGES = """
-// Pages of two megabytes, where the system grants them, for the part of an array that fills such pages.
-extern "C" void seqc_large_pages(void* array, i64 bytes) {
-#if defined(__linux__)
-  constexpr std::uintptr_t page = std::uintptr_t(1) << 21;
-  const std::uintptr_t begin = reinterpret_cast<std::uintptr_t>(array), end = begin + std::uintptr_t(bytes);
-  const std::uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a wish: it may be refused
-#endif
-}
-"""
-
-
-KERNELS = """
-// The kernels of this library: FORWARD, BACKWARD, STEP (one step, with its function for Python) or ALL.
-#define FORWARD 1
-#define BACKWARD 2
-#define STEP 4
-#define ALL 7
-#ifndef SEQC_KERNELS
-#define SEQC_KERNELS ALL
-#endif
-"""
-
-
-COMMON = "\n".join([RUNTIME.strip(), MATH, COPIES, "namespace {", *MORE.values(), SPARSE, ACTIVE, "}  // namespace"])
-BEFORE = "\n".join([COMMON, LARGE_PAGES, KERNELS])
 
 
 @dataclass(frozen=True)
 class NativeSource:
-    """kernels: what is the recurrence's own, between what it needs of `BEFORE` and, where there is a step, `ENTRY`.
+    """kernels: what is the recurrence's own, between what it needs of the runtime and, where there is a step, `ENTRY`.
 
     text: all of it: C++17, to be compiled with SEQC_REAL (float or double) and SEQC_DIM_NAME for every dim of `dims` defined.
-    own: the same without what it needs of `BEFORE`.
+    own: the same without what it needs of the runtime. needs: the parts of the runtime that it needs.
     SEQC_KERNELS says which of `seqc_forward`, `seqc_backward` and `seqc_step` are compiled: all three where it is not defined.
 
     `extern "C" int seqc_forward(i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays)`, arrays
@@ -77,6 +45,7 @@ class NativeSource:
     backward: tuple[Array, ...]
     step: tuple[Array, ...]
     plan: Plan
+    needs: tuple[str, ...]
     steps: bool = False
 
     @property
@@ -87,7 +56,7 @@ class NativeSource:
     @property
     def text(self) -> str:
         """As the emitted file puts it together where it has no other recurrence."""
-        return f"\n{needed(BEFORE, self.own)}{self.own}"
+        return f"\n{runtime_of(self.needs)}{self.own}"
 
 
 def native_source(block: Block, steps: bool = False) -> NativeSource:
@@ -95,14 +64,19 @@ def native_source(block: Block, steps: bool = False) -> NativeSource:
     p = plan(block)
     dims = tuple(dict.fromkeys(unprimed(d) for d in (*p.roles.order[1:], *p.roles.sized)))
     head = f"// seqc: {p.program.name}, native CPU kernels. Dims are compile-time constants (SEQC_DIM_NAME), B and T are not."
-    texts = (None, None, step_text(p)) if steps else (forward_text(p), backward_text(p), step_text(p))
+    whole = (None, None) if steps else (forward_text(p), backward_text(p))
+    texts = dict(zip(("FORWARD", "BACKWARD", "STEP"), (*whole, step_text(p)), strict=True))
     parts = [head, "", "namespace {", *processor_text(), "", *sizes_text(p)]
     parts += [*([] if steps else shifted_zeros(p)), "}  // namespace", ""]
-    last = [OUTER.strip()] if any(kept_sides(p, x) for x in p.products) else []
+    outer = any(kept_sides(p, x) for x in p.products)
+    last = [OUTER.strip()] if outer else []
     if (lanes := lanes_back(p)) and lanes.joined:
         last.append('extern "C" i64 seqc_joined() { return lanes_backward::lane_shortest; }')
-    for name, text, more in zip(("FORWARD", "BACKWARD", "STEP"), texts, ([], last, []), strict=True):
-        if text:
-            parts += [f"#if SEQC_KERNELS & {name}", "namespace {", text, *more, "#endif", ""]
+    for name, made in texts.items():
+        if made:
+            more = last if name == "BACKWARD" else []
+            parts += [f"#if SEQC_KERNELS & {name}", "namespace {", made.text, *more, "#endif", ""]
     parts.append('extern "C" int seqc_panels() { return int(panels); }')
-    return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), call_arrays(p, step=True), p, steps)
+    names = (OUTER_NEEDS if outer else frozenset[str]()).union(*(made.names for made in texts.values() if made))
+    arrays = forward_arrays(p), backward_arrays(p), call_arrays(p, step=True)
+    return NativeSource("\n".join(parts), dims, *arrays, p, needed(names), steps)

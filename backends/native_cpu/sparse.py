@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from seqc.backends.native_cpu.active import spiking
+from seqc.backends.native_cpu.code import Nested
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Factor, Plan, Product
 from seqc.backends.native_cpu.schedule import Item
@@ -103,8 +104,8 @@ def packing(products: list[SparseProduct], given: Mapping[Node, Place], masks: M
     return [*lines, "team.meet();"] if team and lines else lines
 
 
-def multiplying(products: list[SparseProduct], places: Mapping[Node, Place], team: bool) -> list[str]:
-    """The lines of products that share a nest. A list lays out one vector at a time: products with one matrix take turns."""
+def multiplying(products: list[SparseProduct], places: Mapping[Node, Place], team: bool) -> Nested:
+    """The products that share a nest. A list lays out one vector at a time: products with one matrix take turns."""
     turns: list[list[SparseProduct]] = []
     for x in products:
         free = next((turn for turn in turns if x.name not in [other.name for other in turn]), None)
@@ -112,7 +113,9 @@ def multiplying(products: list[SparseProduct], places: Mapping[Node, Place], tea
             turns.append([x])
         else:
             free.append(x)
-    return [line for turn in turns for line in _turn(turn, places, team)]
+    around = {name for x in products for n in (x.vector.base, x.item.value) for name in places[n].names}
+    lines = [line for turn in turns for line in _turn(turn, places, team)]
+    return Nested(tuple(lines), frozenset({*around, "w", "r_B", "Sparse", *(["team"] if team else [])}))
 
 
 def _turn(products: list[SparseProduct], places: Mapping[Node, Place], team: bool) -> list[str]:

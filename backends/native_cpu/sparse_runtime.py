@@ -6,14 +6,9 @@ Order of sums: it depends on a matrix and its mask alone, not on the rows of a b
 
 from __future__ import annotations
 
-SPARSE = r"""
-INLINE bool some(mask x) {  // whether any lane holds
-  typedef i64 wide __attribute__((vector_size(BYTES)));
-  const wide r = reinterpret_cast<wide>(x);
-  i64 any = 0;
-  for (int i = 0; i < BYTES / 8; ++i) any |= r[i];
-  return any;
-}
+from seqc.backends.native_cpu.parts import Part
+
+SPARSE = Part("Sparse", "some turn Team", r"""
 INLINE i64 total(mask x) {  // how many lanes hold
   i64 n = 0;
   for (int i = 0; i < W; ++i) n -= x[i];
@@ -245,8 +240,9 @@ struct Sparse {
       UNROLL for (int b = 0; b < w_B; ++b) y[b * y_row + i] = lanes[4 * i + b];
   }
 };
-"""
+""")
 
+OUTER_NEEDS = frozenset(("fold_rows", "transpose"))
 OUTER = r"""
 // out[h, i, j] = sum over n of left[n, h, i] * right[n, h, j], for the elements that are kept; the others stay as they are.
 // Steps are taken some at a time, so that the columns of these lie in the second-level cache.

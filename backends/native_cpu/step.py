@@ -9,7 +9,8 @@ the caller gives the new one memory of its own (`shared_states`).
 from __future__ import annotations
 
 from seqc.backends.native_cpu.arrays import PANELS
-from seqc.backends.native_cpu.assemble import entry, first_only, pointer, position, struct
+from seqc.backends.native_cpu.assemble import entry, first_only, opened, pointer, struct
+from seqc.backends.native_cpu.code import Text, indented
 from seqc.backends.native_cpu.forward import call_arrays, open_program, param_pointers, settle
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.outlined import outlined
@@ -28,11 +29,11 @@ def shared_states(plan: Plan) -> dict[str, list[str]]:
             for name, dims in found.items()}
 
 
-def step_text(plan: Plan) -> str:
-    """The step kernel in C++; "" where one step reads inputs of other steps."""
+def step_text(plan: Plan) -> Text | None:
+    """The step kernel in C++; None where one step reads inputs of other steps."""
     program, roles = plan.program, plan.roles
     if program.no_step:
-        return ""
+        return None
     arrays = {a.name: a for a in call_arrays(plan, step=True)}
     writer = KernelWriter(plan, "step", packs=False)
     lines = param_pointers(writer, arrays, [*plan.forward.values()])
@@ -40,13 +41,13 @@ def step_text(plan: Plan) -> str:
     carried = {x.leaf(): f"{x.name}_T" for x in program.states.values()}
     for n, name in [*reads, *((x.leaf(), f"{x.name}_0") for x in program.states.values())]:
         more, writer.given[n] = pointer(writer, arrays[name], alone=n not in carried)
-        lines += ["  " + line for line in more]
+        lines += indented(more, 1)
     items, guards = [], {}
     writes = [("out", x, x.name, x.name) for x in program.output_decls.values()]
     writes += [("state", x, next_key(x.name), f"{x.name}_T") for x in program.states.values()]
     for kind, decl, value, name in writes:
         more, writer.targets[name] = pointer(writer, arrays[name], alone=kind == "out")
-        lines += ["  " + line for line in more]
+        lines += indented(more, 1)
         items.append(Item(kind, plan.forward[value], roles.local(decl.axes), name))
         if guard := first_only(roles, decl.dims):
             guards[name] = guard
@@ -55,8 +56,9 @@ def step_text(plan: Plan) -> str:
     text = [
         *struct("Step", tuple(arrays.values())), "", *writer.scratch("StepScratch"), "",
         *outlined([
-            f"int step_program(const Step& a, const Call& call, {position(roles)}) {{",
+            opened(roles, "step"),
             *open_program(plan, "step", sequence=False), *lines, *writer.region("token", 1), "  return 0;", "}", "",
         ]),
     ]
-    return "\n".join([*text, *entry(plan, "step", tuple(arrays.values()))])
+    text += entry(writer, "step", tuple(arrays.values()))
+    return Text("\n".join(text), frozenset(writer.mentions))

@@ -27,6 +27,12 @@ def spelled(op: str) -> str:
     return text.replace("std::", "seqc_")
 
 
+def called(op: str) -> set[str]:
+    """The function of the runtime that an operator's spelling calls; none where it is written with C++'s own operators."""
+    name = spelled(op).partition("(")[0]
+    return {name} if name.isidentifier() else set()
+
+
 def literal(x: float) -> str:
     """A number as C++."""
     if math.isnan(x):
@@ -50,6 +56,7 @@ class Value:
     deps: frozenset[str]
     type: str  # "real" | "vec" | "bool" | "mask"
     node: Node | None = None
+    apart: bool = False  # a vector whose lanes lie apart in memory
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,7 @@ class Values:
     names: Mapping[Node, str]
     index: Mapping[str, str]
     grid: tuple[str, ...]
+    mentions: set[str] = field(default_factory=set)  # what the values name of what stands outside of the nest
     made: dict[object, Operand] = field(default_factory=dict)
     order: list[Value] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
@@ -91,14 +99,16 @@ class Values:
             stack.pop()
         return self.made[_key(view(n))]
 
-    def assign(self, n: Node | None, text: str, args: tuple[Operand, ...], deps: frozenset[str], kind: str) -> Operand:
+    def assign(
+        self, n: Node | None, text: str, args: tuple[Operand, ...], deps: frozenset[str], kind: str, apart: bool = False
+    ) -> Operand:
         """A new value."""
         base = f"v_{ident(self.names[n])}" if n is not None and n in self.names else f"x{len(self.order)}"
         name = base
         while name in self.taken:
             name = f"{base}_{len(self.order)}" if name == base else name + "_"
         self.taken.add(name)
-        made = Value(name, text, args, deps, kind, n)
+        made = Value(name, text, args, deps, kind, n, apart)
         self.order.append(made)
         return Operand(name, made)
 
@@ -110,6 +120,7 @@ class Values:
             return Operand(literal(x))
         if n.op == "size":
             d = n.text("dim")
+            self.mentions |= {"B"} & {d}
             return Operand("real(B)" if d == BATCH else f"real(n_{ident(d)})")
         if n.op == "index":
             return self._index(n.text("dim"), dict(v.index)[n.text("dim")])
@@ -122,6 +133,7 @@ class Values:
         deps = frozenset(d for a in args if a.value for d in a.value.deps)
         vector = any(a.value is not None and a.value.type in ("vec", "mask") for a in args)
         kind = ("mask" if vector else "bool") if n.dtype == "bool" else ("vec" if vector else "real")
+        self.mentions |= called(n.op)
         return self.assign(n, spelled(n.op), args, deps, kind)
 
     def _number(self, n: Node, o: Operand) -> Operand:
@@ -130,6 +142,7 @@ class Values:
             return o
         key = ("number", o.value.name)
         if key not in self.made:
+            self.mentions.add("as_real")
             kind = "vec" if o.value.type == "mask" else "real"
             self.made[key] = self.assign(None, "as_real({0})", (o,), o.value.deps, kind)
         return self.made[key]
@@ -138,6 +151,7 @@ class Values:
         if not isinstance(d, str):
             return Operand(f"real({self._at(dim, d)})")
         start = f"o_{ident(d)} + " if d == self.panel else ""
+        self.mentions |= {f"o_{ident(d)}", f"i_{ident(d)}"}
         if d == self.axis:
             return self.assign(None, f"lanes() + real({start}{self.index[d]})", (), frozenset((d,)), "vec")
         if d in self.space:
@@ -151,6 +165,7 @@ class Values:
         index = {d: self._at(d, i) for d, i in axes.items()}
         along = [d for d, i in loops.items() if i == self.axis]
         inside = " && ".join(x for d, i in axes.items() if isinstance(i, Moved) and d not in along for x in self._inside(d, i))
+        self.mentions |= place.names
         if place.scalar and n.dtype != "bool":
             return Operand(place.base)
         if not along:
@@ -164,7 +179,8 @@ class Values:
             kind = "vec"
         if inside:
             text = f"({inside} ? {text} : {'vec{}' if kind == 'vec' else 'real(0)'})"
-        got = self.assign(n if v.plain else None, text.replace("{", "{{").replace("}", "}}"), (), deps, kind)
+        apart = bool(along) and not inside and not isinstance(axes[along[0]], Moved) and not place.whole(along[0])
+        got = self.assign(n if v.plain else None, text.replace("{", "{{").replace("}", "}}"), (), deps, kind, apart)
         if n.dtype == "bool":
             got = self.assign(None, "({0} != real(0))", (got,), deps, "mask" if kind == "vec" else "bool")
         return got
@@ -185,11 +201,13 @@ class Values:
         """A vector whose lanes are moved along their axis."""
         stride = "1" if place.whole(along) else "*".join(place.strides[along])
         high = f"n_{ident(along)}" + (f" - {i.high}" if i.high else "")
+        self.mentions.add("moved")
         return f"moved({place.at(index)}, {stride}, {self._at(along, i.i)}, {i.low}, {high})"
 
     def left(self, axis: str) -> str:
         """How many elements remain from the current vector on."""
         start = f" - o_{ident(axis)}" if axis == self.panel else ""
+        self.mentions.add(f"o_{ident(axis)}")
         return f"n_{ident(axis)}{start} - {self.index[axis]}"
 
     def vector_load(self, place: Place, index: Mapping[str, str], along: str) -> str:
@@ -201,10 +219,19 @@ class Values:
             return f"load({address})"
         if unit:
             if place.ahead:
+                self.mentions |= {"load_early", "onward"}
                 return f"load_early<e_{ident(self.axis)}>({address}, {self.left(self.axis)}, {place.ahead})"
             return f"load<e_{ident(self.axis)}>({address}, {self.left(self.axis)})"
-        limit = f"m_{ident(self.axis)} - {self.index[self.axis]}" if place.inside else self.left(self.axis)
-        return f"gather<e_{ident(self.axis)}>({address}, {'*'.join(place.strides[along])}, {limit})"
+        return f"gather<e_{ident(self.axis)}>({address}, {'*'.join(place.strides[along])}, {self._limit(place, 'gather')})"
+
+    def _limit(self, place: Place, how: str) -> str:
+        """How many elements, which lie apart, remain from the current vector on."""
+        assert self.axis is not None
+        self.mentions.add(how)
+        if not place.inside:
+            return self.left(self.axis)
+        self.mentions.add(f"m_{ident(self.axis)}")
+        return f"m_{ident(self.axis)} - {self.index[self.axis]}"
 
     def vector_store(self, place: Place, index: Mapping[str, str], along: str, value: str) -> str:
         """The statement that stores a value (a vector, or a number for all lanes) along the axis `along` of a place."""
@@ -214,9 +241,10 @@ class Values:
         if unit and place.inside:
             return f"store({address}, {value});"
         if unit and place.ahead:
+            self.mentions |= {"store_early", "onward", "large"}
             edge = f"{self.left(self.axis)}, {place.ahead}, large"
             return f"store_early<e_{ident(self.axis)}>({address}, {value}, {edge});"
         if unit:
             return f"store<e_{ident(self.axis)}>({address}, {value}, {self.left(self.axis)});"
-        limit = f"m_{ident(self.axis)} - {self.index[self.axis]}" if place.inside else self.left(self.axis)
-        return f"scatter<e_{ident(self.axis)}>({address}, {value}, {'*'.join(place.strides[along])}, {limit});"
+        stride = "*".join(place.strides[along])
+        return f"scatter<e_{ident(self.axis)}>({address}, {value}, {stride}, {self._limit(place, 'scatter')});"

@@ -1,21 +1,19 @@
 """Mathematical functions on vectors, as C++ text: branch free, without fast-math, exact on infinities, NaN and -0.
 
-In: nothing. Out: `MATH`, which follows `runtime.RUNTIME` in a translation unit.
+In: nothing. Out: `MATH`, a part for each function, which follow `runtime.RUNTIME` in a translation unit.
 exp and expm1 reduce by n ln 2 (in two parts) and evaluate 1 + r + r^2 q(r); log reduces to [sqrt 1/2, sqrt 2) and evaluates
 2 s + s^3 p(s^2) with s = (m - 1) / (m + 1). The coefficients of q and p are Chebyshev fits of those two functions, computed in
 40 digits: the error of the polynomial is below 0.1 unit in the last place. The others are numerically split forms of these.
-atan, log2, rounding and `draw` are in `MORE`.
-Where AVX-512 has an instruction for a step of exp, it is used. erf, sin, cos and pow go to the C library lane by lane.
+Where AVX-512 has an instruction for a step of exp, it is used. Roots, rounding, erf, sin, cos, atan, log2 and pow go to the C
+library lane by lane. Scalars go through one lane, so that they agree with vectors to the bit.
 """
 
 from __future__ import annotations
 
-MATH = r"""
-constexpr bool single = sizeof(real) == 4;
-constexpr real infinity = std::numeric_limits<real>::infinity();
-constexpr int FRACTION = single ? 23 : 52;  // bits of a fraction
-constexpr int BIAS = single ? 127 : 1023;
+from seqc.backends.native_cpu.parts import Part
 
+MATH = (
+    Part("bits number", "", r"""
 INLINE mask bits(vec x) {
   mask r;
   std::memcpy(&r, &x, sizeof r);
@@ -26,6 +24,24 @@ INLINE vec number(mask x) {
   std::memcpy(&r, &x, sizeof r);
   return r;
 }
+"""),
+    Part("seqc_abs", "bits", r"""
+INLINE vec seqc_abs(vec x) { return number(bits(x) & std::numeric_limits<whole>::max()); }
+INLINE real seqc_abs(real x) { return std::fabs(x); }
+"""),
+    Part("horner", "", r"""
+template <int n>
+INLINE vec horner(vec x, const real (&c)[n]) {
+  vec r = splat(c[n - 1]);
+  UNROLL for (int i = n - 2; i >= 0; --i) r = r * x + c[i];
+  return r;
+}
+"""),
+    Part("FRACTION", "", r"""
+constexpr int FRACTION = single ? 23 : 52;  // bits of a fraction
+"""),
+    Part("reduce", "bits horner FRACTION", r"""
+constexpr int BIAS = single ? 127 : 1023;
 INLINE vec power2(mask n) { return number((n + whole(BIAS)) << FRACTION); }  // 2^n, n a normal exponent
 #if defined(__AVX512F__) && defined(__clang__)  // one instruction each; NaN passes through all of them
 INLINE vec at_most(real top, vec x) {
@@ -61,18 +77,6 @@ INLINE vec scaled(vec x, vec n) {  // in two factors: the result may lie outside
   return x * power2(half) * power2(k - half);
 }
 #endif
-INLINE vec seqc_abs(vec x) { return number(bits(x) & std::numeric_limits<whole>::max()); }
-INLINE vec signed_as(vec x, vec sign) {
-  return number(bits(seqc_abs(x)) | (bits(sign) & std::numeric_limits<whole>::min()));
-}
-
-template <int n>
-INLINE vec horner(vec x, const real (&c)[n]) {
-  vec r = splat(c[n - 1]);
-  UNROLL for (int i = n - 2; i >= 0; --i) r = r * x + c[i];
-  return r;
-}
-
 struct Reduced {
   vec n;  // x = n ln 2 + r, n whole
   vec p;   // exp(r) - 1
@@ -97,11 +101,16 @@ INLINE Reduced reduce(vec x) {
   }
   return {n, r + r * r * q};
 }
+"""),
+    Part("seqc_exp", "reduce", r"""
 INLINE vec seqc_exp(vec x) {
   constexpr real top = single ? 89 : 710, bottom = single ? -104 : -746;
   const Reduced e = reduce(at_least(bottom, at_most(top, x)));
   return scaled(e.p + real(1), e.n);
 }
+INLINE real seqc_exp(real x) { return seqc_exp(splat(x))[0]; }
+"""),
+    Part("seqc_expm1", "reduce", r"""
 INLINE vec seqc_expm1(vec x) {
   constexpr real top = single ? 89 : 710;
   const Reduced e = reduce(at_least(real(-50), at_most(top, x)));
@@ -109,6 +118,9 @@ INLINE vec seqc_expm1(vec x) {
   const vec y = (e.p * scale + (scale - real(0.5))) * real(2);
   return x == vec{} ? x : y;
 }
+INLINE real seqc_expm1(real x) { return seqc_expm1(splat(x))[0]; }
+"""),
+    Part("seqc_log", "bits horner FRACTION", r"""
 INLINE vec seqc_log(vec x) {
   constexpr real high = single ? real(0.693145751953125) : real(0.69314718036912381649);
   constexpr real low = single ? real(1.4286068203094172e-6) : real(1.9082149292705877e-10);
@@ -137,46 +149,61 @@ INLINE vec seqc_log(vec x) {
   const vec outside = x == vec{} ? splat(-infinity) : x < vec{} ? splat(std::numeric_limits<real>::quiet_NaN()) : x;
   return ((x > vec{}) & (x < infinity)) ? y : outside;  // inf and NaN are their own logarithms
 }
+INLINE real seqc_log(real x) { return seqc_log(splat(x))[0]; }
+"""),
+    Part("seqc_log1p", "seqc_log", r"""
 INLINE vec seqc_log1p(vec x) {
   const vec u = x + real(1);
   const vec y = seqc_log(u) + (x - (u - real(1))) / u;
   return ((x > real(-1)) & (x < infinity)) ? (x == vec{} ? x : y) : seqc_log(u);
 }
+INLINE real seqc_log1p(real x) { return seqc_log1p(splat(x))[0]; }
+"""),
+    Part("seqc_sigmoid", "seqc_abs seqc_exp", r"""
 INLINE vec seqc_sigmoid(vec x) {
   const vec e = seqc_exp(-seqc_abs(x)), r = real(1) / (e + real(1));
   return x >= vec{} ? r : e * r;
 }
+INLINE real seqc_sigmoid(real x) { return seqc_sigmoid(splat(x))[0]; }
+"""),
+    Part("seqc_softplus", "seqc_abs seqc_exp seqc_log1p", r"""
 INLINE vec seqc_softplus(vec x) {
   const vec positive = x < vec{} ? vec{} : x;  // NaN stays
   return positive + seqc_log1p(seqc_exp(-seqc_abs(x)));
 }
+INLINE real seqc_softplus(real x) { return seqc_softplus(splat(x))[0]; }
+"""),
+    Part("seqc_logsigmoid", "seqc_softplus", r"""
 INLINE vec seqc_logsigmoid(vec x) { return -seqc_softplus(-x); }
+INLINE real seqc_logsigmoid(real x) { return seqc_logsigmoid(splat(x))[0]; }
+"""),
+    Part("seqc_logaddexp", "seqc_max seqc_abs seqc_exp seqc_log1p", r"""
 INLINE vec seqc_logaddexp(vec a, vec b) {
   const vec high = seqc_max(a, b), gap = seqc_abs(a - b);
   return a == b ? a + real(0.693147180559945309417) : high + seqc_log1p(seqc_exp(-gap));
+}
+INLINE vec seqc_logaddexp(real a, vec b) { return seqc_logaddexp(splat(a), b); }
+INLINE vec seqc_logaddexp(vec a, real b) { return seqc_logaddexp(a, splat(b)); }
+INLINE real seqc_logaddexp(real a, real b) { return seqc_logaddexp(splat(a), splat(b))[0]; }
+"""),
+    Part("seqc_tanh", "seqc_abs seqc_expm1", r"""
+INLINE vec signed_as(vec x, vec sign) {
+  return number(bits(seqc_abs(x)) | (bits(sign) & std::numeric_limits<whole>::min()));
 }
 INLINE vec seqc_tanh(vec x) {
   const vec e = seqc_expm1(seqc_abs(x) * real(-2));
   return signed_as(e / (e + real(2)), x);
 }
+INLINE real seqc_tanh(real x) { return seqc_tanh(splat(x))[0]; }
+"""),
+    Part("seqc_sign", "", r"""
 INLINE vec seqc_sign(vec x) {
   const vec one = splat(real(1));
   return x > vec{} ? one : (x < vec{} ? -one : x);
 }
-INLINE vec seqc_sqrt(vec x) {
-  vec r;
-  for (int i = 0; i < W; ++i) r[i] = std::sqrt(x[i]);
-  return r;
-}
-#define SEQC_BY_LANE(name)                              \
-  INLINE vec seqc_##name(vec x) {                       \
-    vec r;                                              \
-    for (int i = 0; i < W; ++i) r[i] = std::name(x[i]); \
-    return r;                                           \
-  }
-SEQC_BY_LANE(erf)
-SEQC_BY_LANE(sin)
-SEQC_BY_LANE(cos)
+INLINE real seqc_sign(real x) { return x > 0 ? real(1) : (x < 0 ? real(-1) : x); }
+"""),
+    Part("seqc_pow", "", r"""
 INLINE vec seqc_pow(vec x, vec y) {
   vec r;
   for (int i = 0; i < W; ++i) r[i] = std::pow(x[i], y[i]);
@@ -189,36 +216,9 @@ INLINE vec seqc_pow(vec x, real y) {
   return seqc_pow(x, splat(y));
 }
 INLINE vec seqc_pow(real x, vec y) { return seqc_pow(splat(x), y); }
-INLINE vec seqc_logaddexp(real a, vec b) { return seqc_logaddexp(splat(a), b); }
-INLINE vec seqc_logaddexp(vec a, real b) { return seqc_logaddexp(a, splat(b)); }
-INLINE vec seqc_min(real a, vec b) { return seqc_min(splat(a), b); }
-INLINE vec seqc_min(vec a, real b) { return seqc_min(a, splat(b)); }
-INLINE vec seqc_max(real a, vec b) { return seqc_max(splat(a), b); }
-INLINE vec seqc_max(vec a, real b) { return seqc_max(a, splat(b)); }
-
-// Scalars go through one lane, so that they agree with vectors to the bit.
-#define SEQC_SCALAR(name) \
-  INLINE real seqc_##name(real x) { return seqc_##name(splat(x))[0]; }
-SEQC_SCALAR(exp)
-SEQC_SCALAR(expm1)
-SEQC_SCALAR(log)
-SEQC_SCALAR(log1p)
-SEQC_SCALAR(sigmoid)
-SEQC_SCALAR(softplus)
-SEQC_SCALAR(logsigmoid)
-SEQC_SCALAR(tanh)
-INLINE real seqc_abs(real x) { return std::fabs(x); }
-INLINE real seqc_sqrt(real x) { return std::sqrt(x); }
-INLINE real seqc_sign(real x) { return x > 0 ? real(1) : (x < 0 ? real(-1) : x); }
-INLINE real seqc_erf(real x) { return std::erf(x); }
-INLINE real seqc_sin(real x) { return std::sin(x); }
-INLINE real seqc_cos(real x) { return std::cos(x); }
 INLINE real seqc_pow(real x, real y) { return y == real(2) ? x * x : std::pow(x, y); }
-INLINE real seqc_logaddexp(real a, real b) { return seqc_logaddexp(splat(a), splat(b))[0]; }
-}  // namespace
-"""
-
-DRAW = r"""
+"""),
+    Part("seqc_draw", "", r"""
 // A multiple of 2^-24 in [0, 1) for whole numbers: a word of Threefry-2x32-20 (Salmon et al. 2011).
 // The key is (low, high) with the bits of the site above, the counter (clock, element).
 typedef std::uint32_t words __attribute__((vector_size(4 * W)));
@@ -247,16 +247,16 @@ INLINE auto seqc_draw(A low, B high, C clock, D element, real site, real word) {
   else
     return x;
 }
-"""
-
-MORE = {"draw": DRAW} | {  # function -> its text, for kernels that call it
-    name: f"""
+"""),
+    *(
+        Part(f"seqc_{name}", "", f"""
 INLINE vec seqc_{name}(vec x) {{
   vec r;
   for (int i = 0; i < W; ++i) r[i] = std::{name}(x[i]);
   return r;
 }}
 INLINE real seqc_{name}(real x) {{ return std::{name}(x); }}
-"""
-    for name in ("atan", "floor", "log2", "rint")
-}
+""")
+        for name in ("sqrt", "erf", "sin", "cos", "atan", "floor", "log2", "rint")
+    ),
+)

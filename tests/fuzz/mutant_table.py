@@ -14,7 +14,7 @@ COUPLED, TURNING, BOUNDARY = "passes/blocks/coupled.py", "passes/blocks/turning.
 TAPS = "seqc/driver/compose/taps.py"
 LAWS, CALLS = "passes/simplify/laws.py", "seqc/frontend/functions.py"
 PACKS, EAGER = "seqc/emit/packs.py", "backends/torch_eager/runtime.py"
-RUNTIME, MATH = "backends/native_cpu/runtime.py", "backends/native_cpu/vector_math.py"
+RUNTIME, PARTS, MATH = (f"backends/native_cpu/{file}.py" for file in ("runtime", "parts", "vector_math"))
 DEVICE, MORE, SMOOTH = (f"backends/triton_gpu/device{x}.py" for x in ("", "_more", "_elementwise"))
 
 
@@ -182,7 +182,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("bounds[own] + bounds[own + 1] - 1 - t if turned", "t + 0 * bounds[own] if turned")),
     # ---- native code
     *_native(RUNTIME, "cell", ("return bounds ? bounds[i] : i * T; }", "return bounds ? bounds[i] + (i > 0) : i * T; }")),
-    *_native(RUNTIME, "sums",
+    *_native(PARTS, "sums",
         ("lanes() < splat(real(left)) ? x", "lanes() <= splat(real(left)) ? x"),
         ("INLINE vec seqc_max(vec a, vec b) { return ((a > b)", "INLINE vec seqc_max(vec a, vec b) { return ((a < b)")),
     *_native(MATH, "smooth",

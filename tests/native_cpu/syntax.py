@@ -18,8 +18,9 @@ from pathlib import Path
 
 from seqc.analysis.matrices import counted
 from seqc.backends.native_cpu import NativeSource, loader, native_source
+from seqc.backends.native_cpu.needed import ALL, runtime_of
+from seqc.backends.native_cpu.needed import KERNELS as CHOICE
 from seqc.backends.native_cpu.places import ident
-from seqc.backends.native_cpu.source import BEFORE, COMMON
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.driver.backends import KERNELS
 from seqc.driver.options import Options
@@ -96,7 +97,7 @@ def compiled(sources: Sequence[NativeSource], real: str) -> list[str]:
 
 def in_namespace(source: NativeSource, number: int, outside: str = "") -> str:
     """One program in a namespace of its own, its dims defined before it. outside: what stands for `extern "C"`."""
-    body = f"{BEFORE.removeprefix(COMMON)}{source.own}"
+    body = f"{CHOICE}{source.own}"
     body = body.replace('extern "C"', outside).lstrip("\n")
     sizes = {f"SEQC_DIM_{ident(d)}": n for d, n in sizes_of(source).items()}
     head = [f"#define {name} {n}" for name, n in sizes.items()]
@@ -106,7 +107,8 @@ def in_namespace(source: NativeSource, number: int, outside: str = "") -> str:
 
 def runtime(real: str) -> str:
     """What stands before all programs."""
-    return f"#define SEQC_REAL {real}\n{COMMON}\n"
+    whole = runtime_of({part.text for part in ALL})
+    return f"#define SEQC_REAL {real}\n{whole.removesuffix(CHOICE)}\n"
 
 
 def _words(said: str, texts: Sequence[str]) -> list[str]:

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from seqc.backends.native_cpu import loader
-from seqc.backends.native_cpu.needed import _definitions, needed, words_of
-from seqc.backends.native_cpu.source import BEFORE
+from seqc.backends.native_cpu.needed import ALL, needed, runtime_of
 from seqc.driver.compile import compile_spec
 from seqc.driver.options import Options
 from tests.emit.test_index import MEMORY
@@ -19,6 +18,7 @@ from tests.native_cpu.syntax import sizes_of, sources_of
 
 SPECS = Path(__file__).parents[2] / "specs"
 KINDS = ("gla", "lstm", "hgrn", "mlstm", "random_graph_rnn", "lif", "pv_rnn")  # loops, functions, lists, spikes; noise, long
+FILES = ("soft_dtw", "bidirectional_gru", "mamba_block")  # of several stages
 SETS = ("-march=x86-64", "-march=x86-64-v3", "-march=x86-64-v4")
 
 
@@ -37,22 +37,27 @@ def test_all_that_is_named_is_there(name: str) -> None:
 
 
 def test_nothing_is_left_that_no_kernel_reaches() -> None:
-    text = needed(BEFORE, "void kernel(real* p) { store(p, seqc_sigmoid(load(p))); }")
+    text = runtime_of(needed({"store", "seqc_sigmoid", "load", "p_x"}))
     assert "INLINE vec seqc_exp(vec x)" in text and "at_most" in text
     others = "seqc_log", "seqc_tanh", "gather", "transpose", "run_programs", "seqc_draw"
     assert not any(f" {name}(" in text for name in others)
     assert "struct Team" not in text and "seqc_large_pages" in text
 
 
-@pytest.mark.parametrize("spec", [SPECS / "soft_dtw.seq", SPECS / "bidirectional_gru.seq", SPECS / "mamba_block.seq", MEMORY])
-def test_files_of_several_stages_have_what_they_name(spec: str | Path) -> None:
-    """Walks around an inner plan too: its kernels are a library of their own."""
+@pytest.mark.parametrize("spec", [*(SPECS / f"{name}.seq" for name in (*KINDS, *FILES)), MEMORY])
+def test_a_file_has_the_parts_that_it_names_and_no_others(spec: str | Path) -> None:
+    """Of several stages, and of walks around an inner plan too: its kernels are a library of their own."""
     texts = re.findall(r'^_(\w+) = r"""(.*?)"""', compile_spec(spec, Options("cpu")).text, re.DOTALL | re.MULTILINE)
     assert [name for name, _ in texts].count("NATIVE_RUNTIME") == 1
-    words, before = words_of("\n".join(text for _, text in texts)), dict(texts)["NATIVE_RUNTIME"]
-    assert {"padded", "forward_program"} <= words
-    for one in _definitions(BEFORE):
-        assert not one.names & words or one.text in before
+    before = dict(texts)["NATIVE_RUNTIME"]
+    kernels = "\n".join(text for name, text in texts if name != "NATIVE_RUNTIME")
+    assert "forward_program" in kernels
+    there = [part for part in ALL if part.text in before]
+    for part in ALL:
+        users = [kernels, *(other.text for other in there if other != part)]
+        named = any(re.search(rf"\b{name}\b", re.sub("//.*", "", text)) for name in part.gives.split() for text in users)
+        assert named or part not in there, part.gives
+        assert part in there or not any(re.search(rf"\b{name}[(<]", kernels) for name in part.gives.split()), part.gives
 
 
 def test_recurrences_of_a_file_share_what_they_need() -> None:

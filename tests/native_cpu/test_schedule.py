@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from seqc.backends.native_cpu import emit, native_source
+from seqc.backends.native_cpu.code import MEMORY, POINTER, VARIABLE, Code, Nested, declared, lines_of, with_rows
 from seqc.backends.native_cpu.outlined import LONG, NEST, outlined
 from seqc.backends.native_cpu.plan import plan
 from seqc.diagnostics import Unsupported
@@ -98,26 +99,37 @@ def test_a_checkpoint_counts_for_vectors_too() -> None:
     assert plan(lower(elaborate.load(path.read_text().replace("checkpoint 3", "")), "step")).every == 1
 
 
-def test_nests_of_a_long_kernel_are_functions_that_take_what_they_read() -> None:
+def test_nests_of_a_long_kernel_are_functions_that_take_what_they_mention() -> None:
     body = [f"      const vec x{i} = load(p_x + i_B * T + at) * s_c0;" for i in range(NEST)]
     nest = ["  {", "    for (int i_B = 0; i_B < m_B; ++i_B) {", *body, "      s_c1 = total(w.g_T);", "    }", "  }"]
-    before = ["int program(const Forward& a, const Call& call, i64 o_B, const Team& team, bool save) {",
-              "  FWScratch& w = *memory;", "  const i64 m_B = 3;",
-              "  const i64 B = call.B, T = call.steps(o_B), rows = call.rows();",
-              "  const real* __restrict const p_x = a.g_x;", "  real s_c0;", "  real s_c1;"]
-    assert outlined([*before, *nest, "}"]) == [*before, *nest, "}"]  # short
-    long = outlined([*before, *nest, *[""] * LONG, "}"])
-    takes = "auto m_B, auto* __restrict p_x, auto T, const auto s_c0, auto& s_c1, auto& w"
-    assert [x for x in long if x] == [
-        *before, f"  []({takes}) __attribute__((noinline)) {{", *nest[1:-1], "  }(m_B, p_x, T, s_c0, s_c1, w);", "}",
+    before: list[Code] = [
+        declared("int program(const Forward& a, const Call& call, i64 o_B) {", "o_B"),
+        declared("  FWScratch& w = *memory;", "w", takes=MEMORY), declared("  const i64 m_B = 3;", "m_B"),
+        declared("  const i64 B = call.B, T = call.steps(o_B), rows = call.rows();", "B", "T", "rows"),
+        declared("  const real* __restrict const p_x = a.g_x;", "p_x", takes=POINTER),
+        declared("  real s_c0;", "s_c0", takes=VARIABLE), declared("  real s_c1;", "s_c1", takes=VARIABLE),
     ]
+    mentions = frozenset(("m_B", "p_x", "T", "s_c0", "s_c1", "w", "load", "total"))
+    code = [*before, Nested(tuple(nest), mentions, frozenset(("s_c1",)), "block")]
+    assert outlined([*code, "}"]) == [*lines_of(before), *nest, "}"]  # short
+    long = outlined([*code, *[""] * LONG, "}"])
+    takes = "auto& w, auto m_B, auto T, auto* __restrict p_x, const auto s_c0, auto& s_c1"
+    assert [x for x in long if x] == [
+        *lines_of(before), f"  []({takes}) __attribute__((noinline)) {{", *nest[1:-1], "  }(w, m_B, T, p_x, s_c0, s_c1);", "}",
+    ]
+    rows = with_rows([Nested(tuple(nest), mentions | {"r_B"}, frozenset(("s_c1",)), "block")])
+    first, *_, last = [x for x in outlined([*before, *rows, *[""] * LONG]) if x][len(before) :]
+    assert first == f"with_rows(m_B, [](auto rows_of_block, {takes}) __attribute__((noinline)) {{"
+    assert last == "}, w, m_B, T, p_x, s_c0, s_c1);"
 
 
 def test_loops_over_vectors_of_a_long_kernel_are_functions_too() -> None:
-    before = ["int program(const Step& a, const Call& call, i64 i_B) {", "  SWScratch& w = *memory;",
-              "  const real* __restrict const p_x = a.g_x;", "  for (i64 at = 0; at < m_D; at += W)",
-              "    transpose(p_x + at, w.s_y);"]
+    before: list[Code] = [
+        "int program(const Step& a, const Call& call, i64 i_B) {", declared("  SWScratch& w = *memory;", "w", takes=MEMORY),
+        declared("  const real* __restrict const p_x = a.g_x;", "p_x", takes=POINTER),
+        Nested(("  for (i64 at = 0; at < m_D; at += W)", "    transpose(p_x + at, w.s_y);"), frozenset(("p_x", "w"))),
+    ]
     nest = ["  EACH_VECTOR(z_D, 2) {", *["    store(w.s_y + at, load(p_x + at));"] * NEST, "  }"]
-    long = [x for x in outlined([*before, *nest, *[""] * LONG, "}"]) if x]
+    long = [x for x in outlined([*before, Nested(tuple(nest), frozenset(("p_x", "w")), kind="loop"), *[""] * LONG, "}"]) if x]
     head = "  [](auto& w, auto* __restrict p_x) __attribute__((noinline)) {"
-    assert long == [*before, head, *(f"  {x}" for x in nest), "  }(w, p_x);", "}"]
+    assert long == [*lines_of(before), head, *(f"  {x}" for x in nest), "  }(w, p_x);", "}"]

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from seqc.backends.native_cpu.loader import _native_compiler, _native_library
-from seqc.backends.native_cpu.runtime import RUNTIME
-from seqc.backends.native_cpu.vector_math import MATH
+from seqc.backends.native_cpu.needed import needed, runtime_of
 
 EXACT = {
     "exp": np.exp,
@@ -51,7 +50,8 @@ pytestmark = pytest.mark.skipif(_native_compiler() is None, reason="no C++ compi
 
 
 def library(dtype: Any) -> ctypes.CDLL:
-    text = RUNTIME + MATH + "".join(WRAPPER.format(name) for name in EXACT) + KNOWN
+    names = ["as_real", *(f"seqc_{name}" for name in EXACT)]
+    text = runtime_of(needed(names)) + "".join(WRAPPER.format(name) for name in EXACT) + KNOWN
     return _native_library(text, {"SEQC_REAL": "float" if dtype is np.float32 else "double"})
 
 
