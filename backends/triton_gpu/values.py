@@ -282,7 +282,7 @@ class Values:
         return Text(f"tl.reshape({x.code}, ({', '.join(lengths)}))", x.axes)
 
     def take(self, n: Node) -> Text:
-        """One row: the sum of the tile with all other rows zeroed."""
+        """One row: the sum of the tile with all other rows zeroed; of conditions, whether it is above zero."""
         assert self.scope is not None
         dim, at = n.text("dim"), n.number("at")
         x = self.whole(n.args[0])
@@ -290,7 +290,8 @@ class Values:
             f"{self.names.extent(dim)} - {-at}" if at < 0 else str(at))
         o = self.position_of(dim)
         hit = spread(f"({o} == {place})", dim, x.axes)
-        return self.reduce("tl.sum", Text(f"tl.where({hit}, {x.code}, 0.0)", x.axes), (dim,))
+        row = self.reduce("tl.sum", Text(f"tl.where({hit}, {x.code}, 0.0)", x.axes), (dim,))
+        return Text(f"({row.code} > 0.0)", row.axes) if n.dtype == "bool" else row
 
     def position_of(self, dim: str) -> str:
         assert self.scope is not None
