@@ -199,9 +199,9 @@ INLINE real seqc_tanh(real x) { return seqc_tanh(splat(x))[0]; }
     Part("seqc_sign", "", r"""
 INLINE vec seqc_sign(vec x) {
   const vec one = splat(real(1));
-  return x > vec{} ? one : (x < vec{} ? -one : x);
+  return x > vec{} ? one : (x < vec{} ? -one : vec{});
 }
-INLINE real seqc_sign(real x) { return x > 0 ? real(1) : (x < 0 ? real(-1) : x); }
+INLINE real seqc_sign(real x) { return real((x > 0) - (x < 0)); }
 """),
     Part("seqc_pow", "", r"""
 INLINE vec seqc_pow(vec x, vec y) {

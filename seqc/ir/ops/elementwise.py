@@ -223,6 +223,11 @@ def _truth(name: str, ref: Any, infix: tuple[str, int] | None, arity: int, **spe
               takes=("bool",) * arity, infix=infix, laws=frozenset(("associative",) if arity == 2 else ()))
 
 
+def _np_sign(x: Any) -> Any:
+    """1, 0 or -1; of what is no number 0, as torch has it."""
+    return np.where(np.isnan(x), 0.0, np.sign(x))
+
+
 ROWS: tuple[Op, ...] = (
     # arithmetic
     _row("add", np.add, (lambda n, d: d, lambda n, d: d), lambda n, a: a[0] + a[1],
@@ -251,7 +256,7 @@ ROWS: tuple[Op, ...] = (
          "cheap", "max({0}, {1})"),
     _unary("abs", np.abs, lambda n, d: d * op("sign", n.args[0]), _abs, "torch.abs({0})", "tl.abs({0})",
            "std::abs({0})", "zero finite", cost="cheap", python="abs({0})"),
-    _unary("sign", np.sign, None, lambda a: _f(-1.0 if a.lo < 0 else 0.0, 1.0 if a.hi > 0 else 0.0),
+    _unary("sign", _np_sign, None, lambda a: _f(-1.0 if a.lo < 0 else 0.0, 1.0 if a.hi > 0 else 0.0),
            "torch.sign({0})", "seqc_sign({0})", "seqc_sign({0})", "zero finite", cost="cheap"),
     # exponentials
     _unary("exp", np.exp, _exp_vjp, lambda a: a.map(_exp), "torch.exp({0})", "tl.exp({0})",
