@@ -69,8 +69,9 @@ def _refused(names: Names, word: str, words: str, e: Expr, cause: str) -> None:
     names.scope.report("future-state", f"{message} {words} ahead", Label(e.span), cause=cause, help=help)
 
 
-def not_ahead(scope: Scope, word: str, steps: str, e: Expr, where: str = "") -> None:
-    """Report a state that is read ahead, or what an input is in a closed loop. steps: how far, in words, or ""."""
+def not_ahead(scope: Scope, word: str, steps: str, e: Expr, where: str = "", crossing: bool = False) -> None:
+    """Report a state that is read ahead, or what an input is in a closed loop. steps: how far, in words, or "". crossing: of
+    two axes it is read back on one, and ahead on the other."""
     if word in scope.fed:
         message, cause = f"the input `{word}` is fed back, and read {steps}ahead", "what it is then is made at that step"
         help = "feed another input, and leave this one to the caller"
@@ -78,6 +79,11 @@ def not_ahead(scope: Scope, word: str, steps: str, e: Expr, where: str = "") -> 
         message = f"the state `{word}` cannot be read {steps}ahead"
         cause = f"a state is known from the past up to now{where}; only inputs may be read ahead"
         help = "" if where else f"read inputs ahead instead, as in `x[{scope.axis}+1]`"
+        if crossing:
+            t, u = scope.axis, scope.second
+            cause = f"cells with the same {t} + {u} are computed side by side, and known are those with less: this one is not"
+            help = (f"make {u} a dim N, and read `shift[N]({word}[{t}-1], -1)`; where a cell reads its own row, `scan[N](0, y -> ..)` "
+                    "goes along it")
     scope.report("future-state", message, Label(e.span), cause=cause, help=help)
 
 

@@ -21,7 +21,7 @@ from seqc.frontend.delay_lines import long
 from seqc.frontend.expressions import Elaborator
 from seqc.frontend.fills import fill, fills
 from seqc.frontend.indexing import declared_index, index_range
-from seqc.frontend.lint import warnings
+from seqc.frontend.lint import unused_dims, warnings
 from seqc.frontend.noise import sites, states_read
 from seqc.frontend.parse import parse_with_errors
 from seqc.frontend.planes import on_plane
@@ -121,7 +121,7 @@ def build(
         source=spec.source.text,
         path=spec.source.name,
     )
-    _sized(scope, one.told)
+    _sized(scope, one.told, frozenset(unused_dims(spec, scope)))
     _keywords(scope, spec, bool(work.once))
     one = on_plane(work, spec, one) if scope.second else one
     raise_if_any(scope.found)
@@ -159,14 +159,16 @@ def _closed_loop(work: Elaborator, spec: syntax.Spec, lost: frozenset[str]) -> L
     return Loop(replace(program, name=f"{program.name}_loop", warnings=()), found.given, fed)
 
 
-def _sized(scope: Scope, told: Container[str]) -> None:
+def _sized(scope: Scope, told: Container[str], unused: Container[str]) -> None:
     """Report the open dims whose size no call tells."""
     for name, decl in scope.dims.items():
         if name not in told and decl.default is None:
             message = f"nothing tells the size of the dim `{name}`"
             cause = "a call reads sizes from inputs and params, and none has this dim"
-            label = Label(scope.places[name], "open")
-            scope.report("unsized-dim", message, label, cause=cause, help=f"write `dim {name} = 64`, or compile with `dims`")
+            label, help = Label(scope.places[name], "open"), f"write `dim {name} = 64`, or compile with `dims`"
+            if name in unused:
+                message, cause, help = f"nothing has the dim `{name}`", "", "leave it out"
+            scope.report("unsized-dim", message, label, cause=cause, help=help)
 
 
 def _keywords(scope: Scope, spec: syntax.Spec, noisy: bool) -> None:
@@ -222,8 +224,8 @@ def _tensor(work: Elaborator, kind: str, decl: Decl) -> list[TensorDecl]:
     if decl.definite and decl.value is None and ROLES[decl.role].leaf == "param":
         inits = (identity_of(axes(decl)),)
     unit = tuple(dim.id for dim in decl.unit or ())
+    declared_index(work.scope, decl)
     if kind == "input":
-        declared_index(work.scope, decl)
         bounds = bounds or index_range(work.scope, decl)
     allowed, places = bounds or ANY, decl.places.id if decl.places and kind == "input" else ""
     return [

@@ -172,12 +172,12 @@ def _decl(kind: str, decl: syntax.Decl) -> str:
         parts.append(f"lag {decl.lag}")
     if decl.is_complex:
         parts.append("complex")
+    if decl.places is not None:
+        parts.append(f"index {decl.places.id}")
     if decl.value is not None:
         parts.append(f"{'=' if kind in ('const', 'state') else 'init'} {text(decl.value)}")
     if decl.interval is not None:
         parts.append(_interval(decl.interval))
-    if decl.places is not None:
-        parts.append(f"index {decl.places.id}")
     if decl.unit is not None:
         parts.append(f"unit[{_comma(decl.unit)}]")
     if decl.definite:

@@ -6,6 +6,8 @@ None after a report in the scope.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from seqc.diagnostics import Label, Span
 from seqc.frontend import syntax
 from seqc.frontend.choices import CHOICES, rows_at
@@ -43,6 +45,8 @@ def indexed(scope: Scope, value: Value, place: Value, where_: Span, at: Span) ->
         message = f"`{where_.text}` is read at `{at.text}`, which is no index"
         dim = value.order[0] if len(value.order) == 1 else "V"
         help = f"a number is made a position by `{where_.text}[position[{dim}]({at.text})]`, rounded down"
+        name = at.text.partition("[")[0]
+        help += f"; a state that keeps one is declared so: `state {name} index {dim}`" if name in scope.states else ""
         scope.report("bad-index", message, Label(at, "a number"), cause=cause, help=help)
         return None
     if dim not in value.order:
@@ -57,15 +61,15 @@ def indexed(scope: Scope, value: Value, place: Value, where_: Span, at: Span) ->
     return Value(found.node, tuple(order), found.imag, within(value.written, order))
 
 
-def told_positions(scope: Scope, word: str, value: Value, e: Expr) -> bool:
-    """Whether the value of a name tells the positions that it must; reports it."""
-    dim = scope.positions.get(word, "")
+def told_positions(scope: Scope, word: str, value: Value, e: Expr) -> Value | None:
+    """The value of a name, which tells positions where it is a state declared so; None after a report: what is fed must."""
+    dim, state = scope.positions.get(word, ""), scope.states.get(word)
     if not dim or value.places == dim:
-        return True
+        return value if state is None or state.places is None else replace(value, places=state.places.id)
     cause = f"`{word}` is declared `index {dim}`, and what it is without a caller is a position of {dim} too"
     help = f"write `feedback {word} = argmax[{dim}](x[{scope.axis}-1])`, or `sample[{dim}](..)` for a random choice"
     scope.report("bad-index", f"what `{word}` is fed is no position of `{dim}`", Label(e.span), cause=cause, help=help)
-    return False
+    return None
 
 
 def declared_index(scope: Scope, decl: Decl) -> None:

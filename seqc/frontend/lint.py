@@ -153,7 +153,7 @@ def _one_apart(a: str, b: str) -> bool:
     return a[at + (len(a) >= len(b)) :] == b[at + (len(b) >= len(a)) :]
 
 
-def _dims(spec: syntax.Spec, scope: Scope) -> Iterator[Diagnostic]:
+def unused_dims(spec: syntax.Spec, scope: Scope) -> Iterator[str]:
     """Dims that nothing has and nothing reads."""
     used: set[str] = set()
     for statement in spec.statements:
@@ -174,7 +174,13 @@ def _dims(spec: syntax.Spec, scope: Scope) -> Iterator[Diagnostic]:
     bare = {unprimed(name) for name in used}
     for name in scope.dims:
         if name not in bare and name in scope.places and name != scope.across:  # else a dim of the compiler's own
-            yield _warning("unused-dim", f"nothing has the dim `{name}`", Label(scope.places[name]), help="leave it out")
+            yield name
+
+
+def _dims(spec: syntax.Spec, scope: Scope) -> Iterator[Diagnostic]:
+    """What is said of dims that are not used."""
+    for name in unused_dims(spec, scope):
+        yield _warning("unused-dim", f"nothing has the dim `{name}`", Label(scope.places[name]), help="leave it out")
 
 
 # ---- states

@@ -138,7 +138,7 @@ class Names(ABC):
         if word in scope.states and back in (0, 1) and beside in (0, 1):
             return named_leaf("state", scope.states[word], back, beside, marks)
         if word in scope.states and min(back, beside) < 0:
-            not_ahead(scope, word, "", e, ", on each axis")
+            not_ahead(scope, word, "", e, ", on each axis", back > 0)
             return None
         what = f"`{scope.axis}-1`, `{scope.second}-1` and both"
         cause = f"of two axes, states are read at {what}; a definition is read where it is"
@@ -182,8 +182,8 @@ class Names(ABC):
             value = self._declared(word, real(value) if carried else value, define.expr)
         if value is not None and word in self.scope.rates:
             value = held(self.scope, word, value, self._leaf("state", self.scope.states[word], 0))
-        if value is not None and not told_positions(self.scope, word, value, define.expr):
-            value = None
+        if value is not None:
+            value = told_positions(self.scope, word, value, define.expr)
         if value is not None:
             for name, found in zip(part_names(word, value.imag is not None), value.parts, strict=True):
                 if found.op not in ("leaf", "const"):

@@ -210,7 +210,7 @@ class Reader:
                 message = f"two such marks on `{tree.children[0]}`"
                 raise _Stop(Diagnostic("said-twice", message, (Label(self._mark_span(part), "the second one"),)))
             given[key] = value
-        given["role"] = "index" if "places" in given else kind
+        given["role"] = "index" if "places" in given and kind == "input" else kind
         return syntax.Decl(self._span(tree), self._name(tree.children[0]), **given)
 
     def _mark_span(self, part: Any) -> Span:
