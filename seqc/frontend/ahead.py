@@ -82,8 +82,8 @@ def not_ahead(scope: Scope, word: str, steps: str, e: Expr, where: str = "", cro
         if crossing:
             t, u = scope.axis, scope.second
             cause = f"cells with the same {t} + {u} are computed side by side, and known are those with less: this one is not"
-            help = (f"make {u} a dim N, and read `shift[N]({word}[{t}-1], -1)`; where a cell reads its own row, `scan[N](0, y -> ..)` "
-                    "goes along it")
+            help = (f"make {u} a dim N, and read `shift[N]({word}[{t}-1], -1)`; where a cell reads its own row, "
+                    "`scan[N](0, y -> ..)` goes along it")
     scope.report("future-state", message, Label(e.span), cause=cause, help=help)
 
 

@@ -12,7 +12,8 @@ from seqc.semantics import reference
 from tests.fuzz.trial import Subject, Wish
 
 MADE = {  # a function of x, and what it is at x = NaN, 2 and -3
-    "sign(x)": (0.0, 1.0, -1.0), "abs(x)": (math.nan, 2.0, 3.0), "relu(x)": (math.nan, 2.0, 0.0), "max(x, 1)": (math.nan, 2.0, 1.0),
+    "sign(x)": (0.0, 1.0, -1.0), "abs(x)": (math.nan, 2.0, 3.0), "relu(x)": (math.nan, 2.0, 0.0),
+    "max(x, 1)": (math.nan, 2.0, 1.0),
     "min(1, x)": (math.nan, 1.0, -3.0), "clamp(x, -1, 1)": (math.nan, 1.0, -1.0), "floor(x / 2)": (math.nan, 1.0, -2.0),
     "where(x > 0, 1, 2)": (2.0, 1.0, 2.0), "where(not (x <= 0), 1, 2)": (1.0, 1.0, 2.0), "where(x == x, 1, 2)": (2.0, 1.0, 1.0),
 }

@@ -1,7 +1,7 @@
 """Conditions of several taps at once, read tap by tap: a truth value that moves stays one, on every backend.
 
-A variance is made of the last L squared shocks, negative ones with a weight of their own; where the sequence has no such step, a
-constant stands for them; the variance is cut on either side (as in MIDAS models, Ghysels et al. 2006). The other side is a
+A variance is made of the last L squared shocks, negative ones with a weight of their own; where the sequence has no such step,
+a constant stands for them; the variance is cut on either side (as in MIDAS models, Ghysels et al. 2006). The other side is a
 loop over steps and lags in plain torch.
 """
 
@@ -50,8 +50,9 @@ def test_conditions_of_taps(backend: str, dtype: torch.dtype) -> None:
     def normal(*shape: int) -> Any:
         return torch.randn(shape, generator=rng, dtype=torch.float64)
 
-    given = {"r": normal(2, 9), "lo": normal(2, 9).abs() * 0.2 + 0.3, "hi": normal(2, 9).abs() * 0.3 + 0.9, "one": torch.ones(2, 9),
-             "w": torch.tensor(0.1), "a": torch.tensor(0.6), "g": torch.tensor(0.3), "weights": normal(5).softmax(0),
+    given = {"r": normal(2, 9), "lo": normal(2, 9).abs() * 0.2 + 0.3, "hi": normal(2, 9).abs() * 0.3 + 0.9,
+             "one": torch.ones(2, 9), "w": torch.tensor(0.1), "a": torch.tensor(0.6), "g": torch.tensor(0.3),
+             "weights": normal(5).softmax(0),
              "start": torch.tensor(0.7)}
     weight = normal(2, 9).to(dtype)
     found = []
