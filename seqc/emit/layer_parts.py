@@ -101,10 +101,8 @@ class _Sequences(torch.nn.Module):
     d_model: int
 
     def sized(self, d_model: int, **sizes: int | None) -> None:
-        """Keep the width; ValueError where a size is no whole number of at least 1, or None."""
-        for name, size in {{"d_model": d_model, **sizes}}.items():
-            if size is not None and (not isinstance(size, int) or size < 1):
-                raise ValueError(f"{{type(self).__name__}}: {{name}} is {{size!r}}; a size is a whole number, 1 or more")
+        """Keep the width; ValueError where a size is no size. None is one that the layer finds itself."""
+        _whole_sizes(1, d_model=d_model, **{{name: size for name, size in sizes.items() if size is not None}})
         self.d_model = d_model
 
     def fit(self, x: Tensor, axes: str) -> Tensor:

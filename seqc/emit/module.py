@@ -33,7 +33,7 @@ def module_text(sig: Signature) -> str:
         lay("def __init__(", ["self", "*", *keys], ") -> None:", 4),
         "        super().__init__()",
         "        self.axis = axis",
-        lay("self.dims = _whole_sizes(", [f"{d.name}={d.name}" for d in sizes], ")", 8),
+        lay("self.dims = _whole_sizes(", ["0", *(f"{d.name}={d.name}" for d in sizes)], ")", 8),
         *choices_lines(sig.class_name, sizes, 8),
     ]
     lines += _held(owned, masks)

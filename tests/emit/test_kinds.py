@@ -66,7 +66,7 @@ def test_sizes_of_a_module(backend: str) -> None:
     """The sizes that it is made with are whole numbers, and those of its inputs, over a sequence and in the first step."""
     made = seqc.compile("gla", backend=backend).Module
     for size in (-1, 2.0, "2", True, None):
-        with pytest.raises(ValueError, match=r"H is .*; the size of a dim is a whole number"):
+        with pytest.raises(ValueError, match=r"H is .*; a size is a whole number, 0 or more"):
             made(H=size, K=4, V=4)
     assert made(H=2, K=4, V=4)(X, X, X, X).o.shape == X.shape
     layer = made(H=2, K=4, V=8)

@@ -318,6 +318,6 @@ def test_what_a_layer_is_given_fits_it(layers: int | None) -> None:
             layer(*args)
     with pytest.raises(ValueError, match=r"mask is \[B, T\] of torch.bool, .*; it is \[\] of list"):
         layer(x, mask=[True])
-    for sizes in ({"d_model": 8.0}, {"d_model": 0}, {"H": 0}, {"K": -1}):
+    for sizes in ({"d_model": 8.0}, {"d_model": 0}, {"d_model": True}, {"H": 0}, {"K": -1}, {"K": True}):
         with pytest.raises(ValueError, match="a size is a whole number, 1 or more"):
             nn.layer("gla", **{"d_model": 8, **sizes}, layers=layers, backend="torch")
