@@ -25,6 +25,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from seqc.backends.native_cpu import loader
@@ -123,13 +124,16 @@ def prebuild(libraries: Iterable[Library], sizes: Mapping[str, int], file: Path)
         raise refused("native-prebuild", message, help)
     if loader._native_compiler() is None:
         raise refused("native-prebuild", loader._native_search()[2], "a library is built ahead by a C++ compiler")
-    folder, paths = file.with_suffix(".native"), []
+    folder = file.with_suffix(".native")
     folder.mkdir(exist_ok=True)
-    for one in libraries:
+
+    def built(one: Library) -> Path:
         defines = {**{macro: str(sizes[d]) for d, macro in one.macros}, **dict(one.more), "SEQC_REAL": "float"}
-        paths.append(loader._native_ahead(folder, one.text, defines))
-        loader._native_make(one.text, defines, ["-shared"], paths[-1], loader._native_needs())
-    return paths
+        path = loader._native_ahead(folder, one.text, defines)
+        loader._native_make(one.text, defines, ["-shared"], path, loader._native_needs())
+        return path
+
+    return loader._native_each([partial(built, one) for one in libraries])
 
 
 def _constant(name: str, text: str) -> str:

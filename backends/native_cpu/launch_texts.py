@@ -85,7 +85,7 @@ def _native_usable(kernels, dtype, *sizes):
     if (dtype, *sizes) in _native_failed:
         return False
     try:
-        return 0 not in sizes and all([_native_kernel(one, dtype, *sizes) for one in kernels])
+        return 0 not in sizes and all(_native_each([_functools.partial(_native_kernel, one, dtype, *sizes) for one in kernels]))
     except (RuntimeError, OSError, AttributeError) as problem:
         _native_failed.add((dtype, *sizes))
         words = _native_words(zip(_NATIVE_SIZES, sizes, strict=True))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 # ---- copied into emitted files from here on ----
 import atexit as _atexit
+import concurrent.futures as _futures
 import contextlib as _contextlib
 import ctypes as _ctypes
 import functools as _functools
@@ -31,7 +32,7 @@ import tempfile as _tempfile
 import threading as _threading
 import time as _time
 import warnings as _warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path as _Path
 from typing import Any
 
@@ -44,8 +45,8 @@ NATIVE_SECONDS, NATIVE_ANSWER = 180.0, 20.0
 # After how many seconds a build is told on stderr: on a terminal, and elsewhere.
 NATIVE_PATIENCE = 1.0, 10.0
 
-_native_lock = _threading.Lock()
 _native_loaded: dict[str, _ctypes.CDLL] = {}
+_native_running: dict[int, _subprocess.Popen[str]] = {}  # the program that each thread runs
 
 
 def _native_command(words: Sequence[str], seconds: float) -> tuple[int, str, str]:
@@ -53,15 +54,42 @@ def _native_command(words: Sequence[str], seconds: float) -> tuple[int, str, str
     group = 0 if _os.name == "posix" else None
     with _subprocess.Popen(words, stdin=_subprocess.DEVNULL, stdout=_subprocess.PIPE, stderr=_subprocess.PIPE, text=True,
                            errors="replace", process_group=group) as running:
+        _native_running[_threading.get_ident()] = running
         try:
             out, err = running.communicate(timeout=seconds)
         except BaseException as problem:
-            with _contextlib.suppress(ProcessLookupError):
-                running.kill() if group is None else _os.killpg(running.pid, _signal.SIGKILL)
+            _native_stop(running)
             if isinstance(problem, _subprocess.TimeoutExpired):
                 raise RuntimeError(f"`{_shlex.join(words)}` did not end within {seconds:g} seconds") from None
             raise
+        finally:
+            del _native_running[_threading.get_ident()]
     return running.returncode, out, err
+
+
+def _native_stop(running: _subprocess.Popen[str]) -> None:
+    """End a program, with all that it began."""
+    with _contextlib.suppress(ProcessLookupError):
+        running.kill() if _os.name != "posix" else _os.killpg(running.pid, _signal.SIGKILL)
+
+
+def _native_each(works: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What each gives. They build libraries side by side, as many as there are cores; where one fails, the others stop."""
+    if len(works) < 2:
+        return [work() for work in works]
+    own = set[int]()
+    with _futures.ThreadPoolExecutor(_os.cpu_count(), initializer=lambda: own.add(_threading.get_ident())) as pool:
+        made = [pool.submit(work) for work in works]
+        try:
+            return [one.result() for one in made]
+        except BaseException:
+            for one in made:
+                one.cancel()
+            while not all(one.done() for one in made):
+                for running in [x for thread, x in [*_native_running.items()] if thread in own]:
+                    _native_stop(running)
+                _futures.wait(made, timeout=0.05)
+            raise
 
 
 @_functools.cache
@@ -185,7 +213,7 @@ def _native_private() -> _Path:
 
 @_contextlib.contextmanager
 def _native_alone(path: _Path) -> Iterator[None]:
-    """Hold a lock between processes; it ends with the process that holds it."""
+    """Hold a lock between processes, and between threads; it ends with the process that holds it."""
     with open(_os.open(path, _os.O_RDWR | _os.O_CREAT | getattr(_os, "O_NOFOLLOW", 0), 0o600), "w") as file:
         if _os.name == "posix":
             import fcntl
@@ -306,18 +334,17 @@ def _native_pointers(arrays: Sequence[Any]) -> bytes:
 def _native_library(text: str, defines: Mapping[str, str]) -> _ctypes.CDLL:
     """The loaded library of a translation unit: built ahead, or built now."""
     key = _native_digest(text, *_native_macros(defines))
-    with _native_lock:
-        if key not in _native_loaded:
-            ahead = _native_prebuilt(text, defines)
-            path = ahead or _native_build(text, defines)
-            try:
-                _native_loaded[key] = _ctypes.CDLL(str(path))
-            except OSError:  # of a cache that another system has filled: what cannot be loaded here is built here
-                if ahead:
-                    raise
-                path.unlink()
-                _native_loaded[key] = _ctypes.CDLL(str(_native_build(text, defines)))
-        return _native_loaded[key]
+    if key not in _native_loaded:
+        ahead = _native_prebuilt(text, defines)
+        path = ahead or _native_build(text, defines)
+        try:
+            _native_loaded[key] = _ctypes.CDLL(str(path))
+        except OSError:  # of a cache that another system has filled: what cannot be loaded here is built here
+            if ahead:
+                raise
+            path.unlink(missing_ok=True)
+            _native_loaded[key] = _ctypes.CDLL(str(_native_build(text, defines)))
+    return _native_loaded[key]
 
 
 # ---- libraries that were built ahead, by `seqc compile --prebuild` ----

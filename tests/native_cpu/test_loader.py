@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,16 @@ import sys
 from seqc.backends.native_cpu import loader
 loader.NATIVE_CACHE = sys.argv[1]
 print(loader._native_library(sys.argv[2], {"SEQC_MORE": "1"}).add(2, 3))
+"""
+BOTH = """
+import sys
+from functools import partial
+from seqc.backends.native_cpu import loader
+loader.NATIVE_CACHE = sys.argv[1]
+try:
+    loader._native_each([partial(loader._native_library, sys.argv[2], {"SEQC_MORE": n}) for n in "12"])
+except KeyboardInterrupt:
+    sys.exit(7)
 """
 
 pytestmark = pytest.mark.skipif(loader._native_compiler() is None, reason="no C++ compiler")
@@ -102,6 +113,32 @@ def test_a_build_killed_half_way_is_done_again(cache: Path) -> None:
             assert second.poll() is None, "the lock did not hold"
             os.killpg(first.pid, signal.SIGKILL)
             assert second.communicate(timeout=60)[0].strip() == "6"
+
+
+def test_libraries_are_built_side_by_side_until_an_interruption(cache: Path) -> None:
+    """Compilers that never end: two run at once where there are two cores, and Ctrl-C ends the process and all of them."""
+    slow = cache / "slow-c++"
+    slow.write_text(f'#!/bin/sh\nif [ "$1" = --version ]; then exec c++ --version; fi\necho > {cache}/begun-$$\nsleep 60\n')
+    slow.chmod(0o755)
+    with subprocess.Popen([sys.executable, "-c", BOTH, str(cache), ADD], env={**os.environ, "CXX": str(slow)}) as process:
+        wanted = min(2, os.cpu_count() or 1)
+        while len(list(cache.glob("begun-*"))) < wanted:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 7
+    for path in cache.glob("begun-*"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.name.partition("-")[2]), 0)
+    assert not list(cache.glob("*.so")) and not list(cache.glob("build-*"))
+
+
+def test_what_one_of_several_builds_says_is_raised(cache: Path) -> None:
+    works = [partial(loader._native_library, text, {"SEQC_MORE": "9"}) for text in (ADD, "this is no C++")]
+    with pytest.raises(RuntimeError, match="does not compile"):
+        loader._native_each(works)
+    first, second = loader._native_each([partial(loader._native_library, ADD, {"SEQC_MORE": n}) for n in ("1", "2")])
+    assert (first.add(0, 0), second.add(0, 0)) == (1, 2)
 
 
 def test_what_a_killed_build_left_is_swept(cache: Path) -> None:
