@@ -30,8 +30,9 @@ _PACKAGE = _Path(__file__).parent
 
 def cache_folder() -> _Path | None:
     """The folder, whether it is there or not; None where there is no home to keep it in."""
+    told = _Path(_os.environ.get("XDG_CACHE_HOME", ""))  # one that is not absolute is to be ignored, says XDG's specification
     try:
-        base = _Path(_os.environ.get("XDG_CACHE_HOME") or _Path.home() / ".cache")
+        base = told if told.is_absolute() else _Path.home() / ".cache"
     except RuntimeError:  # no $HOME, and a user of whom the system knows none
         return None
     return base / "seqc"

@@ -178,8 +178,11 @@ def _native_threads(compiler: str) -> str:
 
 def _native_cache() -> _Path | None:
     """The folder of built libraries; None if there is no home to keep it in."""
-    if NATIVE_CACHE or _os.environ.get("XDG_CACHE_HOME"):
-        return _Path(NATIVE_CACHE or _os.path.join(_os.environ["XDG_CACHE_HOME"], "seqc"))
+    if NATIVE_CACHE:
+        return _Path(NATIVE_CACHE)
+    told = _Path(_os.environ.get("XDG_CACHE_HOME", ""))
+    if told.is_absolute():  # another is to be ignored, says XDG's specification
+        return told / "seqc"
     try:
         return _Path.home() / ".cache" / "seqc"
     except RuntimeError:  # no $HOME, and a user of whom the system knows none

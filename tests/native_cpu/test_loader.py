@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from seqc.backends.native_cpu import loader
+from seqc.cache import cache_folder
 
 ADD = 'extern "C" int add(int a, int b) { return a + b + SEQC_MORE; }\n'
 WORKER = """
@@ -196,6 +197,15 @@ def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     loader._native_tell.cache_clear()
     with pytest.warns(UserWarning, match="there is no home folder"):
         assert loader._native_build(ADD, {"SEQC_MORE": "9"}).parent == loader._native_private()
+
+
+def test_a_relative_folder_is_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The XDG base directory specification: paths that are not absolute are invalid, and ignored."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loader, "NATIVE_CACHE", None)
+    for told, base in ((str(tmp_path), tmp_path), ("relative", Path.home() / ".cache"), ("", Path.home() / ".cache")):
+        monkeypatch.setenv("XDG_CACHE_HOME", told)
+        assert loader._native_cache() == cache_folder() == base / "seqc"
 
 
 def test_a_text_that_does_not_compile_is_an_error(cache: Path) -> None:

@@ -122,6 +122,37 @@ def test_every_library_of_a_file(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+EVENTS = """
+spec events
+dim N = 4, D
+input x[D], w index N
+param R[D, D]
+state M[N, D] = 0
+M[w] = tanh(R @ M[t-1, w] + x)
+output o = M[t-1, w]
+feedback x = 0.5 * o[t-1]
+"""
+LOOPED = """
+import runpy, sys, torch, warnings
+warnings.simplefilter("error")
+made = runpy.run_path(sys.argv[1])
+x, R, w = torch.randn(2, 5, 3), torch.randn(3, 3, requires_grad=True), torch.tensor([[0, 1, 1, 3, 0]] * 2)
+made["events"](x, w, R).o.sum().backward()
+made["events_step"](x[:, 0], w[:, 0], R.detach())
+made["events_generate"](x[:, :2], w, R, steps=5).o.sum().backward()
+"""
+
+
+def test_libraries_of_what_is_between_rows_and_of_a_closed_loop(tmp_path: Path) -> None:
+    spec, path = tmp_path / "events.seq", tmp_path / "made.py"
+    spec.write_text(EVENTS)
+    assert main(["compile", str(spec), "--backend", "cpu", "-o", str(path), "--prebuild", "D=3"]) == 0
+    assert len([*path.with_suffix(".native").glob("*.so")]) == 2
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "", "CXX": ""}
+    done = subprocess.run([sys.executable, "-c", LOOPED, str(path)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_file_for_this_backend_alone_says_what_it_lacks(tmp_path: Path) -> None:
     path = made(tmp_path, "cpu")
     assert run(path) == ["5 native"]

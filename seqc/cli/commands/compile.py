@@ -77,7 +77,9 @@ def prebuilt(compiled: Compiled, sizes: dict[str, int], path: Path) -> list[Path
         reason = compiled.missing.get("cpu", f"the backend `{compiled.options.backend}` leaves it out")
         raise _refused(f"the file has no native part: {reason}", "leave --prebuild out")
     dims = fix_dims(compiled.program, sizes).dims
-    return prebuild(native.libraries, {d: x.default for d, x in dims.items() if x.default is not None}, path)
+    loop = compiled.loop.signature.cpu if compiled.loop is not None else None
+    libraries = (*native.libraries, *(loop.libraries if loop is not None else ()))
+    return prebuild(libraries, {d: x.default for d, x in dims.items() if x.default is not None}, path)
 
 
 def _sizes(text: str) -> dict[str, int]:

@@ -127,7 +127,7 @@ class Events(Around):
         reads = [Saved(rows.name, ("B", "T", *map(dim_name, self.inner.inputs[rows.name].dims))) for _, rows in self.rows]
         before = [Saved(f"{safe_name(s)}_before", ("T", "B", *map(dim_name, self.inner.states[s].dims))) for s in self.others]
         return Kernels(super().kernels().text, (*reads, *before), infer=True, float64=True, writes=True,
-                       imports=self.run.imports, runtime=self.run.runtime)
+                       imports=self.run.imports, runtime=self.run.runtime, libraries=self.run.libraries)
 
     def _functions(self) -> list[str]:
         made = [self._inner_text(), *([HELPERS.strip()] if self.suffix == "torch" else []), self._events()]
