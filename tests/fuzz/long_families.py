@@ -76,7 +76,7 @@ def _read(w: Writer, dims: tuple[str, ...]) -> tuple[str, bool]:
     kind = w.below(5)
     if kind == 0:
         e = w.covered(w.expr(dims, 1), dims)
-        return w.define(e)[0], False
+        return w.define(e)[0], w.further and w.ahead and not w.noisy
     if kind == 1:
         x = w.input(dims, again=0)
         w.inputs.pop(x)  # nobody else reads it further back, or ahead

@@ -91,6 +91,8 @@ class Step:
                 assert decl.value is not None
                 self.memo[name] = run.spread(self.value(decl.value, {}, {}), own_dims(decl))
             return self.memo[name]
+        if lag and isinstance(lag, int) and lag < 0:
+            return self._later(name, -lag)
         if lag:
             past = self.past[name](lag)
             if past is None:  # a definition before the first step
@@ -115,6 +117,19 @@ class Step:
                 value = _ordered(value, squared(statement.dims), run.sizes)
             self.memo[name] = value
         return self.memo[name]
+
+    def _later(self, name: str, by: int) -> Value:
+        """A definition so many steps ahead, made of what those steps are given; 0 behind the last step."""
+        assert self.now is not None
+        place, run = self.now + by * self.run.ahead, self.run
+
+        def reader(other: str) -> Callable[[int], Value | None]:
+            return lambda lag: self.past[other](lag - by) if lag > by else self._named(other, lag - by)
+
+        there = type(self)(run, place, {other: reader(other) for other in self.past})
+        found = there.value(self.spec.defined[name].expr, {}, {})
+        outside = not 0 <= place < run.steps
+        return Value(torch.zeros_like(real(found.x)), found.dims) if outside else found
 
     # ---- expressions
 
