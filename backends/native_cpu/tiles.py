@@ -134,8 +134,8 @@ def choices(block: Block, sizes: Mapping[str, int]) -> dict[str, str]:
             panel, lanes = str(made.roles.panel), processor.vector // 4
             width = ceil(ceil(sizes[panel] / lanes) / count) * lanes
             words = f"{panel} in {count} panels of {width} lanes" if count > 1 else f"{panel} in one panel of {width} lanes"
-        binds = answer.binding[0].sentence if answer.binding else "nothing: it is the least cost of all"
-        found[processor.name] = f"{words}; binds: {binds}"
+        limit = f"binds: {answer.binding[0].sentence}" if answer.binding else "no limit binds: of all choices it costs least"
+        found[processor.name] = f"{words}; {limit}"
     return found
 
 

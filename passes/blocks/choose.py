@@ -281,6 +281,9 @@ def _why(best: Candidate, offers: Offers) -> Reason:
         others_take = ", ".join(f"{f} {time}" for f, time in times.items())
         return Reason("form", "step", f"the least modelled time, of which others take {others_take}")
     scale = f"at {_relative(best.time, step.time)} of the modelled time of the step form"
+    least = min((c for c in others if c.form == best.form), key=lambda c: c.time, default=best)
+    if least.time < best.time:
+        scale += f" ({_relative(least.time, step.time)} with {least.rows} rows; rows are chosen with the tiles)"
     text = "".join(f"; the {f} form {'takes ' * time[0].isdigit()}{time}" for f, time in times.items())
     text += f"; no other form: {offers.refused[0]}" if offers.refused and not times else ""
     return Reason("form", best.form, f"{best.rows} rows a block, {scale}{text}")

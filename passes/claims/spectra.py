@@ -159,6 +159,8 @@ class Spectra:
         s = self.of[name]
         if s.range is None:
             return f"not known: {s.why}"
+        if not s.exact and s.range.lo == s.range.hi == 0.0:  # nothing of its past is in it
+            return "none" if self.components[name].kind == "taps" else f"none: {s.why}"
         if not s.real and s.range.hi == INF:
             return f"not bounded by what the spec declares ({s.why})"
         shape = "eigenvalues in" if s.real else "eigenvalues of modulus at most"

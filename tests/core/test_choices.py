@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from seqc.analysis.ranges import interval_of
+from seqc.driver.pipeline import lowerings
 from seqc.frontend import elaborate
 from seqc.ir.both_ways import one_run
 from seqc.ir.program import Program
@@ -93,6 +94,13 @@ def test_product_of_two_states_leaves_one_to_a_scan() -> None:
     program = elaborate.load(TOGETHER)
     forms = [dict(c.forms) for c in offers(program, GPU).blocks if c.form == "chunkwise"]
     assert forms and all("scan" in (f["P"], f["Q"]) for f in forms)
+
+
+def test_a_number_of_rows_that_is_not_the_cheapest_says_so() -> None:
+    """The tiles of a GPU choose among several; the time beside it is that of the rows that the block has."""
+    for block in lowerings(elaborate.load(ROOT / "specs/rwkv4.seq")):
+        text = next(r.text for r in block.reasons if r.topic == "form")
+        assert ("with 64 rows; rows are chosen with the tiles" in text) == (block.rows < 64), text
 
 
 def test_the_reason_is_that_of_the_state_which_takes_no_form() -> None:

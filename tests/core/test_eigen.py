@@ -173,6 +173,14 @@ output y = r + h + p + c
     assert "not known" in found.words("h") and "modulus" in found.words("c")
 
 
+def test_what_keeps_nothing_of_its_past_has_no_transition() -> None:
+    program = load("spec f\ninput x\nstate h, n\nd = tanh(x)\nh = 0.5 * h[t-1] + d[t-2]\nn = n[t-1] + 1\noutput o = h * n\n"
+                   "every 4: h = 0.5 * h\n")
+    found = Spectra(program, classify(program))
+    assert found.words("d.lag1") == found.words("d.lag2") == "none"
+    assert found.words("every.4") == "none: a count has no derivative" and "eigenvalues in [0.5, 0.5]" in found.words("h")
+
+
 def test_a_nonlinear_claim_is_refused_when_nothing_is_known() -> None:
     text = ("spec n\ndim D\ninput x[D]\nparam R[D, D]\nstate h[D] = 0\nh = tanh(R @ h[t-1] + x)\noutput y = h\n"
             "eigenvalues h in [-1, 1]\n")

@@ -27,7 +27,7 @@ Look = Callable[[str, int], Told]
 """Kernel and rows -> tiles that the toolchain was asked about, with rows as `C`, and its verdicts."""
 SLOWER = 1.1  # tiles that the model takes for slower than those chosen by this factor are not asked about
 NO_FACTORS: Mapping[str, int] = MappingProxyType({})
-NOTHING_FITS = "nothing that was asked fits the registers: of what spills, the fastest by the model is taken"
+NOTHING_FITS = "the registers, which nothing that was asked fits: of what spills, the fastest by the model is taken"
 
 
 @dataclass(frozen=True)
