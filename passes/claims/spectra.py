@@ -10,7 +10,7 @@ Needs: classify. Gives: a `Spectrum` per state. Per component:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import pairwise
 
@@ -54,11 +54,16 @@ class Spectra:
         known = interval_of(program, sizes or None)
         self.states = {name: known.get(d.leaf(), d.range) for name, d in program.states.items()}
         self.components = {name: c for c in components for name in c.states}
-        self.of = {name: self._spectrum(name, c) for name, c in self.components.items()}
+        self._facts: Facts | None = None
+        self.of: dict[str, Spectrum] = {}
+        for name, c in self.components.items():
+            first = self.of.get(c.states[0]) if c.forms and len(c.states) > 1 else None  # all of such a component share one
+            self.of[name] = replace(first, state=name) if first else self._spectrum(name, c)
 
     def survey(self, nodes: Iterable[Node]) -> Facts:
         """What the ranges prove of any nodes over the program's leaves."""
-        return survey(self.program, nodes, self.states, self.sizes)
+        self._facts = survey(self.program, nodes, self.states, self.sizes, self._facts)
+        return self._facts
 
     def _spectrum(self, name: str, c: Component) -> Spectrum:
         if c.kind == "taps":

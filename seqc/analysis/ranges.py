@@ -22,6 +22,7 @@ from seqc.ir.once import found_once
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.elementwise import positive
 from seqc.ir.program import Program
+from seqc.ir.traverse import postorder
 from seqc.ir.windows import window_of
 
 ZERO = Interval(0.0, 0.0)
@@ -67,12 +68,16 @@ def infer(
 
 
 def survey(
-    program: Program, outputs: Iterable[Node], states: Mapping[str, Interval], sizes: Mapping[str, int] | None = None
+    program: Program, outputs: Iterable[Node], states: Mapping[str, Interval], sizes: Mapping[str, int] | None = None,
+    known_already: Facts | None = None,
 ) -> Facts:
-    """What one forward sweep knows: intervals, and the norms behind `relations.norm_over`."""
-    facts = Facts(extents(program, sizes), {})
+    """What one forward sweep knows: intervals, and the norms behind `norms.norm_over`.
+
+    known_already: of an earlier sweep with the same program, states and sizes; what this one finds is added to it.
+    """
+    facts = known_already or Facts(extents(program, sizes), {})
     known = facts.ranges
-    for n in topological(outputs):
+    for n in postorder(outputs, lambda n: n.args, known):
         if n.op == "leaf":
             known[n] = _leaf(program, n, states, facts)
         elif n.op == "size":
