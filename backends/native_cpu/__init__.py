@@ -13,7 +13,7 @@ a library ahead, for the emitted file to find. A block on its way:
     sparse, active              products that walk the lists of a mask, or the columns of active neurons
     lanes, lanes_text, narrow,  one channel over a long time: pieces of the sequence in the lanes of a vector
       late_last
-    tiles, processors           panels and rows in a block, chosen by the build
+    tiles, processors, blocks   panels and rows in a block, chosen by the build, and blocks in a program
     source                      the translation unit; `runtime`, `parts`, `vector_math`, `sparse_runtime`, `lanes_runtime` and
                                 `direct` are the C++ that is the same for all, of which `needed` keeps what kernels mention
     launch, launch_texts,       the Python around it

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from seqc.backends.native_cpu.arrays import PANELS, SEGMENTS, Array
+from seqc.backends.native_cpu.blocks import BUILT, WIDE, joins
 from seqc.backends.native_cpu.code import OBJECT, POINTER, VALUE, Code, Declared, declared
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.places import Place, filled, ident, product
@@ -20,43 +21,6 @@ from seqc.backends.native_cpu.tiles import tiles_text
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH
 
-# SEQC_ROWS: 4 where the batch has blocks of four rows, plus the rows that remain; 8: all batches; see `_native_rows`
-BUILT = """// The blocks of rows that there is a kernel for: those of the batches of this library. Three that remain are one.
-#ifndef SEQC_ROWS
-#define SEQC_ROWS 8
-#endif
-constexpr bool threes = SEQC_ROWS % 4 == 3 && chosen_rows == 4;
-constexpr bool built(i64 rows) {
-  if (rows == 3 || (threes && rows < 3)) return threes && rows == 3;
-  return rows == chosen_rows ? SEQC_ROWS >= rows : rows < chosen_rows && (SEQC_ROWS == 8 || (SEQC_ROWS & rows) != 0);
-}
-// The most rows of a block that is built, and their number where all have the same, else 0.
-constexpr int w_B = built(4) ? 4 : built(3) ? 3 : built(2) ? 2 : 1;
-constexpr int only = built(4) + built(3) + built(2) + built(1) == 1 ? w_B : 0;
-constexpr i64 z_B = padded(w_B);
-struct Blocks {  // of four rows, of three, of two and of one, in this order
-  i64 fours, three, twos, ones;
-  explicit Blocks(i64 rows)
-      : fours(chosen_rows >= 4 ? rows / 4 : 0), three(threes && rows % 4 == 3),
-        twos(chosen_rows >= 2 ? (rows - 4 * fours - 3 * three) / 2 : 0), ones(rows - 4 * fours - 3 * three - 2 * twos) {}
-  i64 all() const { return fours + three + twos + ones; }
-  i64 rows(i64 block) const { return block < fours ? 4 : block < fours + three ? 3 : block < fours + twos ? 2 : 1; }
-  i64 first(i64 block) const {  // the first row of a block
-    return block <= fours ? 4 * block : block <= fours + twos ? 4 * fours + 2 * (block - fours) : 3 * fours + twos + block;
-  }
-  bool served() const {
-    return (!fours || built(4)) && (!three || built(3)) && (!twos || built(2)) && (!ones || built(1));
-  }
-};
-inline bool serves(i64 rows) { return Blocks(rows).served(); }
-// Calls f with the number of rows of a block as a constant: for loops that are unrolled. All others serve every number.
-template <class F, class... A>
-INLINE void with_rows(i64 rows, const F& f, A&... a) {
-  if constexpr (built(4)) if (rows == 4 || only) return f(std::integral_constant<int, 4>{}, a...);
-  if constexpr (built(3)) if (rows == 3 || only) return f(std::integral_constant<int, 3>{}, a...);
-  if constexpr (built(2)) if (rows == 2 || only) return f(std::integral_constant<int, 2>{}, a...);
-  if constexpr (built(1)) return f(std::integral_constant<int, 1>{}, a...);
-}""".splitlines()
 ALWAYS = ["constexpr bool serves(i64) { return true; }"]
 NOT_BUILT = 2  # what a kernel answers for a batch that its library is not for
 PARALLEL = "#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed)"
@@ -77,6 +41,7 @@ def sizes_text(plan: Plan) -> list[str]:
     lines += [f"constexpr i64 n_{ident(d)} = SEQC_DIM_{ident(unprimed(d))};" for d in roles.sized]
     lines += tiles_text(plan)
     lines += BUILT if roles.blocked else ALWAYS
+    lines += WIDE if joins(plan, "forward") or joins(plan, "backward") else []
     panel = roles.panel
     if panel is None:
         return [*lines, "constexpr i64 panels = 1;"]
@@ -203,16 +168,15 @@ def entry(
         f"  {title} a;",
         "  std::memcpy(&a, arrays, sizeof a);  // pointers, in this order",
     ]
+    joined = f", several ? threads : 1, {product([*(f'n_{ident(d)}' for d in dims), 'panels'])}" if joins(plan, name) else ""
+    lines += [f"  const bool several = threads > 1 && call.rows() * ({_work(plan)}) > 1048576;  // else one thread is faster"]
     if roles.blocked:
         lines += [
-            "  const Blocks parts(bounds ? 0 : B);",
+            f"  const Blocks parts(bounds ? 0 : B{joined});",
             "  const i64 blocks = bounds ? B : parts.all();  // a sequence of a pack is a block of one row",
             f"  if (!serves(bounds ? 1 : B)) return {NOT_BUILT};",
         ]
-    lines += [
-        f"  const i64 programs = {extent};",
-        f"  const bool several = threads > 1 && call.rows() * ({_work(plan)}) > 1048576;  // else one thread is faster",
-    ]
+    lines.append(f"  const i64 programs = {extent};")
     body = [*_where(plan), *_run(plan, name, saves, instead)]
     shared = "several && programs > 1" if instead else "several"
     if not plan.teams or name == "step":

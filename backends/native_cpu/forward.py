@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from seqc.backends.native_cpu.arrays import SEGMENTS, Array
 from seqc.backends.native_cpu.assemble import entry, first_only, opened, panel_lines, pointer, sequence_lines, struct, zeros
+from seqc.backends.native_cpu.blocks import joins
 from seqc.backends.native_cpu.code import MEMORY, Code, Text, declared, indented, lines_of
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.lanes import Lanes, lanes_of
@@ -119,7 +120,10 @@ def open_program(plan: Plan, name: str, sequence: bool = True) -> list[Code]:
         lines = [f"  if (team.first()) team.common->memory = scratch<{struct_name}>();", "  team.meet();",
                  f"  {struct_name}* const memory = static_cast<{struct_name}*>(team.common->memory);"]
     lines += ["  if (!memory) return 1;", declared(f"  {struct_name}& w = *memory;", "w", takes=MEMORY)]
-    lines += [declared("  const i64 m_B = only ? only : block;", "m_B")] if plan.roles.blocked else []
+    joined = joins(plan, name)
+    lines += ["  constexpr i64 w_B = wide, z_B = padded(wide);"] * joined
+    rows = "block" if joined else "only ? only : block"
+    lines += [declared(f"  const i64 m_B = {rows};", "m_B")] if plan.roles.blocked else []
     where = sequence_lines(plan.roles, plan.every) if sequence else []
     if plan.streams and sequence:
         widest = max((x.dims for x in (plan.program.states or plan.program.output_decls).values()), key=len)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from seqc.backends.native_cpu.active import spikes_of, two_ways
 from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.blocks import joins
 from seqc.backends.native_cpu.code import MEET, MEMORY, VARIABLE, Code, declared, indented, mentioned, with_rows
 from seqc.backends.native_cpu.copies import copied
 from seqc.backends.native_cpu.nest import NestPrinter
@@ -62,6 +63,7 @@ class KernelWriter:
         self.lines = dict(plan.lines)
         self.token: tuple[str, ...] = ()
         self.team = plan.teams and title != "step"  # whether several threads may share a program
+        self.joins = joins(plan, title)  # whether a program takes several blocks of rows
         self.kept: dict[Node, str] = {}  # value -> buffer, "" for a scalar
         self.rows: dict[Node, str] = {}
         self.packed: dict[tuple[Node, str], str] = {}
@@ -323,6 +325,7 @@ class KernelWriter:
             return lines
         printer = NestPrinter(nest, axis, scene, visible)
         printer.listed = listed or ""
+        printer.joins = self.joins
         if not self.team:
             printer.onward = self.streams and name == "token" and self.title != "step"
             return copies or [printer.print()]
@@ -334,7 +337,9 @@ class KernelWriter:
         own = [i for i in nest.items if i.kind in ("keep", "reduce") and self.kept.get(i.value) == ""]
         if own:  # variables: each thread has its own, before what the others of the nest overwrite
             rest = [i for i in nest.items if i not in own]
-            lines = [NestPrinter(Nest(nest.space, tuple(own)), axis, scene, visible).print(), MEET]
+            first = NestPrinter(Nest(nest.space, tuple(own)), axis, scene, visible)
+            first.joins = self.joins
+            lines = [first.print(), MEET]
             known = visible | {i.value for i in own}
             return lines + (self._nest(name, Nest(nest.space, tuple(rest)), axis, scene, known, listed) if rest else [])
         return ["if (team.first()) {", *indented([printer.print()], 1), "}", MEET]
@@ -372,9 +377,10 @@ class KernelWriter:
             own.append(f"{buffer}[{slots}{buffer_size(axes)}]")
         rows = [f"{row}[{buffer_size(self.buffers[self.kept[n]])} * W]" for n, row in self.rows.items() if self.kept[n]]
         lines = [f"struct {name} {{"]  # rows of a variable are variables too: each thread of a team computes it
+        lines += ["  static constexpr i64 w_B = wide, z_B = padded(wide);"] * self.joins
         lines += filled("alignas(64) real", [*own, *rows]) if own or rows else []
         lines += [f"  {x.type} {x.name};" for x in self.listed()]
-        if len(lines) == 1:
+        if not (own or rows or self.listed()):
             lines.append("  real unused;")
         return [*lines, "};"]
 

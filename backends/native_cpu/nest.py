@@ -57,15 +57,25 @@ class NestPrinter(SumPrinter):
             self.indent += 1
         for s in self.sums:
             self.clear(s)
-        for s in self.sums:
-            if s.depth == -1:
-                self.declare(s)
+        early = [s for s in self.sums if s.depth == -1]
+        blocks = "for (i64 o_rows = 0; o_rows < m_B; o_rows += r_B)" if self.by_blocks else ""
+        self.mentions |= {"m_B", "r_B"} if blocks else set()
+        if blocks and early:
+            self.open(blocks)
+        for s in early:
+            self.declare(s)
         if self.axis:
             self.open(self._blocks(f"z_{ident(self.axis)}, {self._block_limit()}"))
+        if blocks and not early:
+            self.open(blocks)
         self._depth(0)
+        if blocks and not early:
+            self.close()
         if self.axis:
             self.close()
-        self.finish(s for s in self.sums if s.depth == -1)
+        self.finish(early)
+        if blocks and early:
+            self.close()
         for s in self.sums:
             self.finish_across(s)
         if not inner:

@@ -70,6 +70,7 @@ class NestBody:
         self.lines: list[str] = []
         self.indent = 0
         self.team = ""
+        self.joins = False  # whether a program takes several blocks of rows, one after the other in a nest
         self.onward = False  # whether vectors follow the direction of steps in memory
 
     # ---- choices ----
@@ -118,6 +119,11 @@ class NestBody:
         kept = kept or (bool(self.loops) and any(self.stored(v) and BATCH in v.deps for v in self.values.order))
         return not kept or sum(self.level(v) == len(self.loops) for v in self.values.order) > ALONE
 
+    @property
+    def by_blocks(self) -> bool:
+        """Whether the nest runs once for each block of rows of a program."""
+        return self.joins and BATCH in self.unrolled and not self.rows_apart
+
     # ---- text ----
 
     def put(self, line: str) -> None:
@@ -143,7 +149,7 @@ class NestBody:
 
     def slot(self, d: str) -> str:
         """The index of an unrolled dim."""
-        return "c" if d == self.axis else "i_B"
+        return "c" if d == self.axis else "j_B" if self.by_blocks else "i_B"
 
     def width(self, d: str) -> str:
         """The extent of an unrolled dim: of rows that are unrolled their number, of others the most that there may be."""
@@ -162,6 +168,8 @@ class NestBody:
             self.mentions.add(width)
             loop = f"{how}for (int {self.slot(d)} = 0; {self.slot(d)} < {width}; ++{self.slot(d)})"
             self.open(f"VECTORS({width})" if d == self.axis else loop)
+            if d == BATCH and self.by_blocks:
+                self.put("const i64 i_B = o_rows + j_B;")
         return len(group)
 
     def read(self, place: Place, index: Mapping[str, str]) -> str:

@@ -163,6 +163,17 @@ def test_teams_of_threads_change_no_bit(name: str, width: int) -> None:
     same_for(made, [x / 8 for x in tensors(case, torch.float32)], cotangents, (1, 5))
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_programs_of_several_blocks_of_rows(name: str) -> None:
+    """As many blocks a program as threads leave, the last program with fewer, and rows that fill none."""
+    program, made = compiled(name)
+    for rows in (13, 23):
+        compare(draw(program, 9, {**WIDE, "B": rows}, seed=rows), made._forward_cpu, made._backward_cpu, 1e-10)
+    case = draw(program, 3, {**WIDE, "D": 139, "B": 23}, seed=6)
+    cotangents = [torch.tensor(case.cotangents[r], dtype=torch.float32) for r in case.results]
+    same_for(made, [x / 8 for x in tensors(case, torch.float32)], cotangents, (1, 2, 3, 5))
+
+
 @main_specs
 def test_results_alone_are_the_same(name: str) -> None:
     program, made = compiled(name)
