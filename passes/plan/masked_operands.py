@@ -33,10 +33,16 @@ def masked_operands(program: Program, products: Products, late: set[Node]) -> Pr
         done[n] = rebuild(n, tuple(done[a] for a in n.args))
         if known.get(n):
             every = combined("and", (rebuild(c, tuple(done[a] for a in c.args)) for c in known[n]))
+            every = _at_any(every, n)  # a dim that the product sums is another one than that of a choice around it
             fixed, varying = ([done[f] for f in part] for part in products[n])
-            read = [where(any_of(every, tuple(d for d in every.dims if d not in v.dims)), v, 0.0) for v in varying]
+            read = [where(_at_any(every, v), v, 0.0) for v in varying]
             done[n] = node("sum", combined("mul", fixed) * combined("mul", read), over=n.names("over"))
     return image(program, done)
+
+
+def _at_any(condition: Node, n: Node) -> Node:
+    """Whether the condition holds at any place of the dims that a node has not."""
+    return any_of(condition, tuple(d for d in condition.dims if d not in n.dims))
 
 
 def _counts(program: Program, order: list[Node]) -> dict[Node, tuple[Node, ...]]:
