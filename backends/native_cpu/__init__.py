@@ -23,6 +23,7 @@ a library ahead, for the emitted file to find. A block on its way:
 from __future__ import annotations
 
 import inspect
+import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -122,18 +123,25 @@ def prebuild(libraries: Iterable[Library], sizes: Mapping[str, int], file: Path)
         help = f"say `--prebuild {','.join(f'{d}=64' for d in dims)}`, or fix them with --dim"
         message = f"a library is built for certain sizes, and there are none for {', '.join(missing)}"
         raise refused("native-prebuild", message, help)
-    if loader._native_compiler() is None:
-        raise refused("native-prebuild", loader._native_search()[2], "a library is built ahead by a C++ compiler")
-    folder = file.with_suffix(".native")
+    folder, asked = file.with_suffix(".native"), _needs_of_this_machine()
     folder.mkdir(exist_ok=True)
 
     def built(one: Library) -> Path:
         defines = {**{macro: str(sizes[d]) for d, macro in one.macros}, **dict(one.more), "SEQC_REAL": "float"}
         path = loader._native_ahead(folder, one.text, defines)
-        loader._native_make(one.text, defines, ["-shared"], path, loader._native_needs())
+        loader._native_make(one.text, defines, ["-shared"], path, asked)
         return path
 
     return loader._native_each([partial(built, one) for one in libraries])
+
+
+def _needs_of_this_machine() -> dict[str, object]:
+    """What a library that is built here asks of a machine that loads it. Raises Unsupported where there is no compiler."""
+    compiler = loader._native_compiler()
+    if compiler is None:
+        raise refused("native-prebuild", loader._native_search()[2], "a library is built ahead by a C++ compiler")
+    threads = "" if platform.system() == "Darwin" else loader._native_threads(compiler[1])
+    return {"processor": loader._native_processor().splitlines(), "threads": threads}
 
 
 def _constant(name: str, text: str) -> str:

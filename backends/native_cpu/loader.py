@@ -353,14 +353,6 @@ def _native_library(text: str, defines: Mapping[str, str]) -> _ctypes.CDLL:
 # ---- libraries that were built ahead, by `seqc compile --prebuild` ----
 
 
-def _native_needs() -> dict[str, Any]:
-    """What a library that is built here asks of a machine that loads it."""
-    compiler = _native_compiler()
-    assert compiler is not None
-    threads = "" if _platform.system() == "Darwin" else _native_threads(compiler[1])
-    return {"processor": _native_processor().splitlines(), "threads": threads}
-
-
 def _native_lacks(note: Mapping[str, Any]) -> str:
     """What this machine lacks for a library with this note; "" if it can run it."""
     words, have = list(note["processor"]), _native_processor().splitlines()
