@@ -183,13 +183,12 @@ def _batched_backward(*arguments):
     """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    cotangents = arguments[{after}:]
-    batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
-    columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
-    members = next(d.shape[0] for d, own in zip(columns, batched) if own)
-    rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
-    found = [_backward_below(*arguments[:{after}], *row) for row in rows]
-    return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
+    given, dims = list(arguments), [None] * len(arguments)
+    for i, d in enumerate(given[{after}:], {after}):
+        if d is not None and torch._C._functorch.is_legacy_batchedtensor(d):
+            given[i], dims[i] = torch._remove_batch_dim(d, level, 1, 0), 0
+    members = given[dims.index(0)].shape[0]
+    return [torch._add_batch_dim(x, 0, level) for x in _in_turn(_backward_below, members, dims, given)[0]]
 
 
 def _pulled(results, cotangents, wrt, create_graph=False):

@@ -34,7 +34,7 @@ def _folded(x, dim, members):
 
 def _member(x, dim, i):
     """Member i of an argument, or of a list of them."""
-    if isinstance(x, (list, tuple)):
+    if isinstance(dim, (list, tuple)):
         return [_member(y, d, i) for y, d in zip(x, dim, strict=True)]
     return x if dim is None else x.select(dim, i)
 
