@@ -107,10 +107,11 @@ def _call(sig: Signature, own: Mapping[str, str], method: str, function: str) ->
     keys = [a.name for a in sig.table if a.default] + (["seed"] if sig.keys else [])
     keys += ["cu_seqlens", "reverse"] if time else ["inplace", "into"]
     states = [f"{x}={own.get(x, x)}" for x in keys]
-    states += ["axis=self.axis if axis is None else axis", "states_every=states_every"] if time else []
+    states += ["axis=axis", "states_every=states_every"] if time else []
     words = "The recurrence over a sequence" if time else "One step"
     head = head_text(sig, method, time, params=False, indent=4)
     lines = ["", head, f'        """{words}; see `{function}`."""']
+    lines += ["        axis = self.axis if axis is None else axis"] if time else []
     if told := telling(sig):
         first = next((s for s in sig.initial if s not in own), "")  # states that a call gave were made by these sizes
         lines += [f"        if {first} is None:"] if first and not time else []

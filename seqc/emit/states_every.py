@@ -44,7 +44,7 @@ def pieces_text(sig: Signature) -> str:
         "seed": "seed, " if sig.keys else "",
         "taken": "        seed = None  # a run that goes on draws on\n" if sig.keys else "",
     }
-    given = ["**own", *keys, "cu_seqlens=cuts", "reverse=reverse", "axis=axis"]
+    given = ["**given | own", *keys, "cu_seqlens=cuts", "reverse=reverse", "axis=axis"]
 
     def written(itself: str) -> str:
         return _PIECES.format(**names, call=lay(f"result = {itself}(", given, ")", 8)).strip()
@@ -61,18 +61,16 @@ def _in_pieces(*given, **tensors):
 _PIECES = '''
 def _in_pieces(every, axis, cu_seqlens, reverse, {seed}/, **given):
     """The call in pieces of `every` steps, each from the states that the last one left."""
-    main = given["{main}"]
+    main, packed = given["{main}"], cu_seqlens is not None
     count = main.dim() - {dims}
     at = 1 if axis is None else axis % count
     if every < 1:
-        why = f"states_every is {{every}}; states are kept after every so many steps, 1 or more"
-        raise ValueError(f"{spec}: {{why}}")
-    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
-        why = f"{main} has {{count}} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"{spec}: states_every is {{every}}; states are kept after every so many steps, 1 or more")
+    if axis is not None and (packed or not -count <= axis < count):
+        why = "states_every of a pack takes none" if packed else f"{main} has {{count}} axes before its dims"
         raise ValueError(f"{spec}: axis is {{axis}}; {{why}}")
-    steps = main.shape[at]
-    bounds = [0, steps]
-    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+    bounds = [0, main.shape[at]]
+    if packed:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
         _sequences(cu_seqlens, main)
         _steps(cu_seqlens.cpu(), main)
         bounds = cu_seqlens.tolist()
@@ -84,38 +82,32 @@ def _in_pieces(every, axis, cu_seqlens, reverse, {seed}/, **given):
         for before, size in zip(bounds, lengths):
             low, high = min(start, size), min(start + every, size)
             rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
-        cuts, own = None, dict(given)
-        if cu_seqlens is None:
-            low, high = rows[0]
-            own |= {{x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}}
-        else:
-            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
-            own |= {{x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}}
+        own, cuts = {{x: given[x] for x in "{timed}".split() if given[x] is not None}}, None
+        if packed:
+            places.append(torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]]))
+            own = {{name: x.index_select(1, places[-1]) for name, x in own.items()}}
             sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
             cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
-            places.append(index)
+        else:
+            own = {{name: x.narrow(at, rows[0][0], rows[0][1] - rows[0][0]) for name, x in own.items()}}
 {call}
 {taken}        given |= dict(zip({initial}, result[{outputs}:]))
         results.append(result)
         kept.append([i for i, size in enumerate(lengths) if start + every <= size])
     whole = []
     for parts in zip(*(result[:{outputs}] for result in results)):
-        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
-        if cu_seqlens is not None:
-            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        joined = torch.cat(parts[::-1] if last and not packed else parts, at)
+        if packed:
+            joined = joined.new_zeros(1, main.shape[1], *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
         whole.append(joined)
     found = {kind}(*whole, *results[-1][{outputs}:])
     order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
     for name, state in zip(found._fields[{outputs}:], found[{outputs}:]):
-        if cu_seqlens is not None:
-            parts = [getattr(results[piece], name)[i] for i, piece in order]
-            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        parts = [getattr(results[piece], name) for _, piece in order]
+        if packed:
+            parts, nothing = [part[i] for part, (i, _) in zip(parts, order)], state[:0]
         else:
-            parts = [getattr(results[piece], name) for _, piece in order]
-            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
-        setattr(found, name[:-1] + "every", stacked)
+            nothing = state.unsqueeze(at).narrow(at, 0, 0)
+        setattr(found, name[:-1] + "every", torch.stack(parts, 0 if packed else at) if parts else nothing)
     return found
-
-
-_STEPPED = tuple("{timed}".split())
 '''
