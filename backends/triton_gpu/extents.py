@@ -6,7 +6,6 @@ take their names of locals from here.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -154,8 +153,8 @@ class Extents:
         """How many programs a kernel has along one axis of its grid."""
         if not one.startswith(PIECES):
             return dims.get(one, one)
-        code, size = self.size_of(one[1:], [kernel])[0][1], dims[one[1:]]
-        return f"-(-{size} // {re.sub(rf'{chr(92)}b{self.dims[one[1:]]}{chr(92)}b', size, code)})"
+        size = dims[one[1:]]
+        return f"-(-{size} // {self.size_of(one[1:], [kernel], size)[0][1]})"
 
     def rows_per_block(self) -> int:
         """Steps between two saved states."""
@@ -169,7 +168,7 @@ class Extents:
             return str(self.rows_per_block())
         if axis.startswith(PIECES):
             dim = axis[1:]
-            return self.dims[dim] if dim in self.roles.grid else self.counts[dim]
+            return self.dims[dim] if dim in self.roles.grid else self.pieces(dim)
         return self.dims[axis if axis == BATCH else base(axis)]
 
     def allocate(self, array: Array) -> str:
@@ -223,31 +222,35 @@ class Extents:
         saving, other = (self.size_of(d, ks) for ks in (kernels, [self.quiet.get(k.kernel.name, k) for k in kernels]))
         return [f"{name} = {self.one_of(code, quiet)}" for (name, code), (_, quiet) in zip(saving, other, strict=True)]
 
-    def size_of(self, d: str, kernels: Sequence[Printed]) -> list[tuple[str, str]]:
-        """(variable, its value)s of a dim, of the tiles that these very kernels have."""
+    def size_of(self, d: str, kernels: Sequence[Printed], size: str = "") -> list[tuple[str, str]]:
+        """(variable, its value)s of a dim, of the tiles that these very kernels have. size: how the dim's size is written."""
+        size = size or self.dims[d]
         wanted = {dim for k in kernels for dim, _ in k.tiles}
         split = {one[1:] for k in kernels for one in k.grid if one.startswith(PIECES)}
         if d not in wanted | split:
             return []
-        code, least = self.length_of_tile(d, kernels), 16 if any(d in k.in_dots for k in kernels) else 1
+        code, least = self.length_of_tile(d, kernels, size), 16 if any(d in k.in_dots for k in kernels) else 1
         if d not in split:
             return [(self.blocks[d], code)]
         most = min(self.tiles[k.kernel.name].blocks[d] for k in kernels if PIECES + d in k.grid)
-        count = f"-(-{self.dims[d]} // {self.blocks[d]})"
-        count = f"B if cu_seqlens is not None else {count}" if d == BATCH else count
-        return [(self.blocks[d], f"min({code}, {max(most, least)})"), (self.counts[d], count)]
+        tile = self.blocks[d], f"min({code}, {max(most, least)})"
+        return [tile, (self.counts[d], f"B if cu_seqlens is not None else -(-B // {tile[0]})")] if d == BATCH else [tile]
 
-    def length_of_tile(self, d: str, kernels: Iterable[Printed]) -> str:
-        """The length of a tile that holds a dim whole."""
+    def length_of_tile(self, d: str, kernels: Iterable[Printed], size: str = "") -> str:
+        """The length of a tile that holds a dim whole. size: how the dim's size is written."""
         kernels = list(kernels)
         if any(d in self.schedule.of(k.kernel.name).pieces for k in kernels):
             return str(PIECE)
-        code = f"_pad({self.dims[d]}{', 16' if any(d in k.in_dots for k in kernels) else ''})"
+        code = f"_pad({size or self.dims[d]}{', 16' if any(d in k.in_dots for k in kernels) else ''})"
         return f"min({code}, {PIECE})" if any(d in self.schedule.of(k.kernel.name).roles.passed for k in kernels) else code
+
+    def pieces(self, d: str) -> str:
+        """How many pieces of a dim there are, of the tile that launches take just then."""
+        return self.counts[d] if d == BATCH else f"-(-{self.dims[d]} // {self.blocks[d]})"
 
     def grid(self, printed: Printed) -> str:
         """The number of programs."""
-        counts = [self.counts[one[1:]] if one.startswith(PIECES) else self.dims.get(one, one) for one in printed.grid]
+        counts = [self.pieces(one[1:]) if one.startswith(PIECES) else self.dims.get(one, one) for one in printed.grid]
         return " * ".join(counts) or "1"
 
     def ways(self, what: str) -> list[list[list[Printed]]]:
@@ -269,6 +272,8 @@ class Extents:
             here = size[0].partition(" = ")[2] if size != before else ""
             if here:
                 counts.append(f"-(-{self.dims[axis[1:]]} // {here})")
+            elif axis.startswith(PIECES):
+                counts.append(self.pieces(axis[1:]))
             else:
-                counts.append(self.counts.get(axis[1:], "") or self.length(BATCH if axis == ALL_BLOCKS else axis))
+                counts.append(self.length(BATCH if axis == ALL_BLOCKS else axis))
         return " * ".join(counts) or "1"

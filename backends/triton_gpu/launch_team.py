@@ -156,11 +156,10 @@ class TeamLauncher(Launcher):
             f"{batch}, {self.many}, HELD, AT_ONCE = _team_triton({given})",
             f"{count} = B if {packed} else -(-B // {batch})",
             f"{self.blocks[d]}, {self.blocks[d + ALL]} = {UNITS}, min(_pad({self.dims[d]}, 16), _COLUMNS)",
-            f"{self.counts[d]} = {self.per_head}",
         ]
         lines += [line for x in self.program.dims if x != d for line in self.size(x, [printed])]
         mine = [a for a in printed.arrays if a.role in ("grad", "scratch", "factor", "told", "met")]
-        programs = f"{count} * {heads} * {self.counts[d]}" if roles.grid else f"{count} * {self.counts[d]}"
+        programs = f"{count} * {heads} * {self.pieces(d)}" if roles.grid else f"{count} * {self.pieces(d)}"
         lines += [self.allocate(a) for a in mine]
         lines.append(f"for {self.first} in range(0, {programs}, {self.many}):")
         lines += [TAB + x for x in self.launch(printed)]

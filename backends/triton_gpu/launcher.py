@@ -260,9 +260,7 @@ class Launcher(GradientSums):
         results = [self.local(x) for x in (*program.outputs, *(f"{s}_T" for s in program.states))]
         rows = [f"{x}.unsqueeze(1)" for x in given] + others
         whole = "_steps_triton" if self.schedule.single is not None else "_infer_triton"
-        lines = [f"{unpack(results)} = {whole}("]
-        lines += wrapped(rows, 108)
-        lines.append(")")
+        lines = lay(f"{unpack(results)} = {whole}(", rows, ")", 4)[4:].split("\n    ")
         outputs = [f"{self.local(o)}.squeeze(1)" for o in program.outputs]
         lines.append(f"return {unpack([*outputs, *results[len(outputs) :]])}")
         return _function("_step_triton", [*given, *others], "One step: a sequence of one.", lines)
