@@ -133,6 +133,11 @@ class TeamLauncher(Launcher):
     def joins(self) -> bool:
         return False
 
+    def unpack(self, kernels: Sequence[Printed], saves: bool, rows: int, chooses: bool = False) -> list[str]:
+        """The sizes that the kernels take, and those that teams' kernels take in their place."""
+        teams = [self.team[name] for k in kernels if (name := f"team_{k.kernel.name}") in self.team]
+        return super().unpack([*kernels, *teams], saves, rows, chooses)
+
     def sizes_before(self, first: Sequence[Printed]) -> list[str]:
         return []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import dis
 from collections.abc import Iterator
 from itertools import product
 from math import ceil
@@ -240,3 +242,14 @@ def test_sizes_that_only_a_team_serves(lstm: ModuleType, monkeypatch: pytest.Mon
     assert lstm._ready_triton(x, 512), "two programs on a multiprocessor"
     with pytest.warns(UserWarning, match="plain torch runs"):
         assert not lstm._ready_triton(x, 768), "48 programs would wait for each other on 20 multiprocessors, of two each"
+
+
+@pytest.mark.parametrize("spec", ["lssl", "phased_lstm"])
+def test_launchers_know_every_name(spec: str) -> None:
+    """A team's kernels leave a gradient in parts of so many steps each, which no kernel of one program a head does."""
+    module = load_emitted(compile_spec(ROOT / f"specs/{spec}.seq", Options("triton")).text, spec)
+    known = vars(module).keys() | vars(builtins).keys()
+    launchers = [f for name, f in vars(module).items() if name.endswith("backward_triton")]
+    read = {i.argval for f in launchers for i in dis.get_instructions(f) if i.opname == "LOAD_GLOBAL"}
+    assert any(name.endswith("team_backward_kernel") for name in read)
+    assert read <= known
