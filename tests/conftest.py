@@ -5,10 +5,13 @@
 - Native code is built without optimisation, which halves the time, and with headers compiled ahead, which halves it again,
   except where a test is named in `OPTIMISED`: those hold for the code as users build it, and for what it includes. With
   SEQC_TEST_OPTIMISED=1, as in `make test-all`, all of it is.
+- What is there when a file begins is not looked at by the garbage collector from then on: interned nodes, caches and libraries
+  are kept until the end anyway, and to walk over them again and again costs a tenth of the time.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -24,6 +27,7 @@ from seqc import cache
 
 os.environ.setdefault("SEQC_BATCHES", "all")  # one library for all batches of a test
 os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is first imported, and some tests only ask whether it is there
+gc.set_threshold(20_000)
 cache.KEEPS = False  # tests compile for themselves, and some change the compiler while it runs
 
 LONG = tuple(
@@ -37,6 +41,16 @@ OPTIMISED = tuple(
 # of native_cpu/test_specs, and of emit/test_packs, which shares the libraries: a spec of each kind of loop
 OPTIMISED_SPECS = ("linear_attention", "retention", "gla", "delta_rule", "hgrn", "mamba", "lstm", "gru")
 OTHERWISE = ("panels_of_unequal_width", "processors_with_shorter_vectors")  # builds of their own, about other things
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Without the garbage collector: all that is read stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -81,11 +95,23 @@ def headers(compiler: str) -> str:
     return "" if subprocess.run(command, capture_output=True, check=False).returncode else str(whole)
 
 
+FILES: list[Path] = []  # of the test that ran last
+
+
+def settle(file: Path) -> None:
+    """Where a file begins: free what the last one left in cycles, and take what stays out of the collector's sight."""
+    if file not in FILES:
+        FILES[:] = [file]
+        gc.collect()
+        gc.freeze()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Set the compiler for a test and its fixtures. Modules find it once each, and each test has modules of its own names."""
     from seqc.backends.native_cpu import loader
 
+    settle(item.path)
     before = os.environ.get("CXX")
     if not optimised(item) and shutil.which("c++"):
         os.environ |= {"CXX": str(QUICK), "SEQC_TEST_CXX": before or "c++", "SEQC_TEST_HEADERS": headers(before or "c++")}

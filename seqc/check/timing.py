@@ -32,12 +32,14 @@ def race(calls: Mapping[str, Callable[[], Any]], rounds: int, sample: float = SA
     patience: seconds to wait for others and to repeat what they disturbed; without it every round counts. Objects that
     are there before the race are not looked at by the garbage collector until the race is over.
     """
+    before = gc.get_freeze_count()
     gc.collect()
     gc.freeze()
     try:
         return _quietest(calls, rounds, sample, patience)
     finally:
-        gc.unfreeze()
+        if not before:
+            gc.unfreeze()
 
 
 def _quietest(calls: Mapping[str, Callable[[], Any]], rounds: int, sample: float, patience: float) -> Race:
