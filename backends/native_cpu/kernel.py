@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from seqc.backends.native_cpu.active import spikes_of, two_ways
-from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.blocks import joins
 from seqc.backends.native_cpu.code import MEET, MEMORY, VARIABLE, Code, declared, indented, mentioned, with_rows
 from seqc.backends.native_cpu.copies import copied
@@ -20,10 +19,10 @@ from seqc.backends.native_cpu.nest import NestPrinter
 from seqc.backends.native_cpu.nest_body import Scene
 from seqc.backends.native_cpu.places import Place, buffer_place, buffer_size, filled, ident, tiled_place
 from seqc.backends.native_cpu.plan import Plan
-from seqc.backends.native_cpu.schedule import REDUCTIONS, Item, Nest, Region, immediate
+from seqc.backends.native_cpu.schedule import Item, Nest, Region, immediate
 from seqc.backends.native_cpu.sparse import SparseProduct, multiplying, sparse_product
 from seqc.ir.dims import unprimed
-from seqc.ir.graph import BATCH, Node, leaf, leaves, topological
+from seqc.ir.graph import BATCH, Node, topological
 from seqc.ir.views import Index, view
 
 FEW = 8  # places: fewer leave most lanes of a vector empty
@@ -293,7 +292,7 @@ class KernelWriter:
                 if not nest.items:
                     continue
             # several packed copies share a space, but not the dim of their vectors
-            for part in self._split(nest) if name == "pack" else [nest]:
+            for part in [Nest(nest.space, (item,)) for item in nest.items] if name == "pack" else [nest]:
                 if name == "pack":
                     axis = self.buffers[part.items[0].target[2:]][-1]
                 here = dict(places)
@@ -348,9 +347,6 @@ class KernelWriter:
         """Whether a list of columns may serve: in the steps of forward, where rows of a matrix are the lanes of vectors."""
         return self.title == "forward" and name == "token" and axis is not None and self.roles.blocked and self.lane is None
 
-    def _split(self, nest: Nest) -> list[Nest]:
-        return [Nest(nest.space, (item,)) for item in nest.items]
-
     def _scalar(self, n: Node) -> str:
         """The name of a scalar's variable."""
         scalars = [k for k, b in self.kept.items() if not b]
@@ -384,5 +380,3 @@ class KernelWriter:
             lines.append("  real unused;")
         return [*lines, "};"]
 
-
-__all__ = ["Array", "KernelWriter", "REDUCTIONS", "leaf", "leaves"]

@@ -179,14 +179,9 @@ class NestPrinter(SumPrinter):
         if item.value.dtype == "bool" or (o.value and o.value.type in ("mask", "bool")):  # a renamed truth value is real
             self.mentions.add("as_real")
             value = f"as_real({value})"
-        self.mentions |= place.names
-        if place.scalar:
-            self.put(f"{place.base} = {value};")
-            return
-        index = {d: self.values.index[d] for d in place.strides}
         if item.kind == "grow":
-            value = f"{self.read(place, index)} + {value}"
-        text = self.assignment(place, index, value)
+            value = f"{self.read(place)} + {value}"
+        text = self.write(place, value)
         guard = self.scene.guards.get(item.target, ()) if item.kind in ("out", "state") else ()
         self.mentions.update(guard)
         self.put(f"if ({condition(guard)}) {text}" if guard else text)

@@ -172,18 +172,13 @@ class NestBody:
                 self.put("const i64 i_B = o_rows + j_B;")
         return len(group)
 
-    def read(self, place: Place, index: Mapping[str, str]) -> str:
+    def read(self, place: Place) -> str:
         """The element or vector of a place."""
-        self.mentions |= place.names
-        if self.axis in place.strides:
-            assert self.axis is not None
-            return self.values.vector_load(place, index, self.axis)
-        return place.element(index)
+        return self.values.read(place, *self._here(place))
 
-    def assignment(self, place: Place, index: Mapping[str, str], value: str) -> str:
+    def write(self, place: Place, value: str) -> str:
         """The statement that writes one."""
-        self.mentions |= place.names
-        if self.axis in place.strides:
-            assert self.axis is not None
-            return self.values.vector_store(place, index, self.axis, value)
-        return f"{place.element(index)} = {value};"
+        return self.values.write(place, *self._here(place), value)
+
+    def _here(self, place: Place) -> tuple[dict[str, str], str | None]:
+        return {d: self.values.index[d] for d in place.strides}, self.axis if self.axis in place.strides else None

@@ -12,6 +12,8 @@ from seqc.backends.native_cpu.nest_body import NestBody, Sum
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.ir.graph import BATCH
 
+START = ("real(0)", "-infinity")  # of a sum, of a maximum
+
 
 class SumPrinter(NestBody):
     """Prints the reductions of one nest."""
@@ -24,8 +26,7 @@ class SumPrinter(NestBody):
         return "vec" if self.axis else "real"
 
     def _zero(self, s: Sum) -> str:
-        start = "-infinity" if s.most else "real(0)"
-        return f"splat({start})" if self._type(s) == "vec" else start
+        return f"splat({START[s.most]})" if self._type(s) == "vec" else START[s.most]
 
     def clear(self, s: Sum) -> None:
         """Zero what accumulates in memory."""
@@ -33,9 +34,9 @@ class SumPrinter(NestBody):
             self.mentions.add("fill")
         if s.across and s.how == "memory":
             size = self._rows_size(s)
-            self.put(f"fill({self._rows(s)}, ({size}) * W, {'-infinity' if s.most else 'real(0)'});")
+            self.put(f"fill({self._rows(s)}, ({size}) * W, {START[s.most]});")
         elif s.how == "memory":
-            self.put(f"fill({self._kept(s).base}, {self._rows_size(s)}, {'-infinity' if s.most else 'real(0)'});")
+            self.put(f"fill({self._kept(s).base}, {self._rows_size(s)}, {START[s.most]});")
 
     def _kept(self, s: Sum) -> Place:
         """Where a reduction ends."""
@@ -83,30 +84,28 @@ class SumPrinter(NestBody):
         if s.across:
             assert self.axis is not None
             self.mentions.add("keep")
-            start = "-infinity" if s.most else "real(0)"
-            value = f"keep<e_{ident(self.axis)}>({value}, {self.values.left(self.axis)}, {start})"
+            value = f"keep<e_{ident(self.axis)}>({value}, {self.values.left(self.axis)}, {START[s.most]})"
         if s.how == "register":
             target = s.name + "".join(f"[{self.slot(d)}]" for d in self._slots(s))
-            self.put(f"{target} = seqc_max({target}, {value});" if s.most else f"{target} += {value};")
+            self.put(f"{target} = {self._both(s, target, value)};" if s.most else f"{target} += {value};")
             return
         self._merge(s, value)
+
+    def _both(self, s: Sum, old: str, new: str) -> str:
+        """A value added to what is there, or the larger one."""
+        return f"seqc_max({old}, {new})" if s.most else f"{old} + {new}"
 
     def _merge(self, s: Sum, value: str) -> None:
         """Add a value to what lies in memory."""
         place = self._kept(s)
         if s.across:
             row = self._row(s)
-            old = f"load({row})"
+            new = self._both(s, f"load({row})", value)
             if s.how == "register":  # blocks of vectors after the first one add to what is there
-                both = f"seqc_max({old}, {value})" if s.most else f"{old} + {value}"
-                self.put(f"store({row}, {value});" if s.depth < 0 else f"store({row}, c0 ? {both} : {value});")
-                return
-            new = f"seqc_max({old}, {value})" if s.most else f"{old} + {value}"
+                new = value if s.depth < 0 else f"c0 ? {new} : {value}"
             self.put(f"store({row}, {new});")
             return
-        index = {d: self.values.index[d] for d in place.strides}
-        old = self.read(place, index)
-        self.put(self.assignment(place, index, f"seqc_max({old}, {value})" if s.most else f"{old} + {value}"))
+        self.put(self.write(place, self._both(s, self.read(place), value)))
 
     def _row(self, s: Sum) -> str:
         place, rows = self._kept(s), self._rows(s)
@@ -125,11 +124,8 @@ class SumPrinter(NestBody):
                 place = self._kept(s)
                 if s.across:
                     self._merge(s, value)
-                elif place.scalar:
-                    self.put(f"{place.base} = {value};")
                 else:
-                    index = {d: self.values.index[d] for d in place.strides}
-                    self.put(self.assignment(place, index, value))
+                    self.put(self.write(place, value))
             for _ in range(blocks):
                 self.close()
 

@@ -165,18 +165,14 @@ class Values:
         index = {d: self._at(d, i) for d, i in axes.items()}
         along = [d for d, i in loops.items() if i == self.axis]
         inside = " && ".join(x for d, i in axes.items() if isinstance(i, Moved) and d not in along for x in self._inside(d, i))
-        self.mentions |= place.names
+        kind = "vec" if along else "real"
         if place.scalar and n.dtype != "bool":
+            self.mentions |= place.names
             return Operand(place.base)
-        if not along:
-            text = place.element(index)
-            kind = "real"
-        elif isinstance(moved := axes[along[0]], Moved):
+        if along and isinstance(moved := axes[along[0]], Moved):
             text = self._moved_load(place, index, along[0], moved)
-            kind = "vec"
         else:
-            text = self.vector_load(place, index, along[0])
-            kind = "vec"
+            text = self.read(place, index, along[0] if along else None)
         if inside:
             text = f"({inside} ? {text} : {'vec{}' if kind == 'vec' else 'real(0)'})"
         apart = bool(along) and not inside and not isinstance(axes[along[0]], Moved) and not place.whole(along[0])
@@ -201,7 +197,7 @@ class Values:
         """A vector whose lanes are moved along their axis."""
         stride = "1" if place.whole(along) else "*".join(place.strides[along])
         high = f"n_{ident(along)}" + (f" - {i.high}" if i.high else "")
-        self.mentions.add("moved")
+        self.mentions |= {"moved", *place.names}
         return f"moved({place.at(index)}, {stride}, {self._at(along, i.i)}, {i.low}, {high})"
 
     def left(self, axis: str) -> str:
@@ -210,41 +206,38 @@ class Values:
         self.mentions.add(f"o_{ident(axis)}")
         return f"n_{ident(axis)}{start} - {self.index[axis]}"
 
-    def vector_load(self, place: Place, index: Mapping[str, str], along: str) -> str:
-        """A vector along the axis `along` of a place."""
-        assert self.axis is not None
-        address = place.at(index)
-        unit = place.whole(along)
-        if unit and place.inside:
-            return f"load({address})"
-        if unit:
-            if place.ahead:
-                self.mentions |= {"load_early", "onward"}
-                return f"load_early<e_{ident(self.axis)}>({address}, {self.left(self.axis)}, {place.ahead})"
-            return f"load<e_{ident(self.axis)}>({address}, {self.left(self.axis)})"
-        return f"gather<e_{ident(self.axis)}>({address}, {'*'.join(place.strides[along])}, {self._limit(place, 'gather')})"
+    def read(self, place: Place, index: Mapping[str, str], along: str | None) -> str:
+        """The element of a place, or the vector along one of its axes."""
+        if along is None:
+            self.mentions |= place.names
+            return place.element(index)
+        function, address, rest = self._vector(place, index, along, ("load", "load_early", "gather"), [])
+        return f"{function}({', '.join([address, *rest])})"
 
-    def _limit(self, place: Place, how: str) -> str:
-        """How many elements, which lie apart, remain from the current vector on."""
-        assert self.axis is not None
-        self.mentions.add(how)
-        if not place.inside:
-            return self.left(self.axis)
-        self.mentions.add(f"m_{ident(self.axis)}")
-        return f"m_{ident(self.axis)} - {self.index[self.axis]}"
+    def write(self, place: Place, index: Mapping[str, str], along: str | None, value: str) -> str:
+        """The statement that writes one; of a vector, what is written may be a number for all lanes."""
+        if along is None:
+            self.mentions |= place.names
+            return f"{place.element(index)} = {value};"
+        function, address, rest = self._vector(place, index, along, ("store", "store_early", "scatter"), ["large"])
+        return f"{function}({', '.join([address, value, *rest])});"
 
-    def vector_store(self, place: Place, index: Mapping[str, str], along: str, value: str) -> str:
-        """The statement that stores a value (a vector, or a number for all lanes) along the axis `along` of a place."""
-        assert self.axis is not None
-        address = place.at(index)
-        unit = place.whole(along)
-        if unit and place.inside:
-            return f"store({address}, {value});"
-        if unit and place.ahead:
-            self.mentions |= {"store_early", "onward", "large"}
-            edge = f"{self.left(self.axis)}, {place.ahead}, large"
-            return f"store_early<e_{ident(self.axis)}>({address}, {value}, {edge});"
-        if unit:
-            return f"store<e_{ident(self.axis)}>({address}, {value}, {self.left(self.axis)});"
-        stride = "*".join(place.strides[along])
-        return f"scatter<e_{ident(self.axis)}>({address}, {value}, {stride}, {self._limit(place, 'scatter')});"
+    def _vector(
+        self, place: Place, index: Mapping[str, str], along: str, functions: tuple[str, str, str], large: list[str]
+    ) -> tuple[str, str, list[str]]:
+        """What of the runtime is called for the vector along an axis: for neighbours, for those of the next step too, for what
+        lies apart; its address, and what follows."""
+        axis = str(self.axis)
+        plain, early, apart = functions
+        address, full = place.at(index), f"<e_{ident(axis)}>"
+        self.mentions |= place.names
+        if not place.whole(along):
+            self.mentions |= {apart, *([f"m_{ident(axis)}"] if place.inside else [])}
+            left = f"m_{ident(axis)} - {self.index[axis]}" if place.inside else self.left(axis)
+            return apart + full, address, ["*".join(place.strides[along]), left]
+        if place.inside:
+            return plain, address, []
+        if not place.ahead:
+            return plain + full, address, [self.left(axis)]
+        self.mentions |= {early, "onward", *large}
+        return early + full, address, [self.left(axis), place.ahead, *large]
