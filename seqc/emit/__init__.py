@@ -2,8 +2,8 @@
 
     signature                   the description
     file                        the file, part by part
-    call, misfits, numbers,     what a person calls: functions, and the Module
-      module, states_every, generate, pruning, shrinking, elastic, supports
+    call, dtypes, misfits,      what a person calls: functions, and the Module
+      numbers, module, states_every, generate, pruning, shrinking, elastic, supports
     boundary, step, sizes,      the torch operators beneath: shapes, packs, derivatives, batching, registration
       packs, places, edges, ends, moved, derivatives, transforms, register
     convolution,                a linear time-invariant recurrence by FFT

@@ -1,5 +1,5 @@
-"""The functions that a person calls in an emitted file. In: a signature. Out: the text of the result tuple, the dtype
-rule, the function over a sequence and the function for one step.
+"""The functions that a person calls in an emitted file. In: a signature. Out: the text of the result tuple, the
+function over a sequence and the function for one step.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from seqc.emit.derivatives import on_cpus
+from seqc.emit.dtypes import reals
 from seqc.emit.edges import uncounted
 from seqc.emit.names import past_locals
 from seqc.emit.places import cast_lines
@@ -42,11 +43,6 @@ def head_text(sig: Signature, name: str, time: bool, params: bool = True, indent
     return lay(f"def {name}(", [*own, *given, *(["*", *keys] if keys else [])], f") -> {sig.class_name}Result:", indent)
 
 
-def _reals(sig: Signature) -> list[str]:
-    """The inputs of real numbers that a call must give."""
-    return [a.name for a in sig.table if a.kind == "input" and not a.whole and not a.default]
-
-
 def caller(sig: Signature) -> list[Argument]:
     """What a caller may give: all but what the function makes itself."""
     hidden = {p.name for p in sig.params if p.hidden}
@@ -71,7 +67,7 @@ def _default(init: str, axes: tuple[str, ...], main: str, dtype: str = "carry", 
 def _body(sig: Signature, time: bool, ahead: Sequence[str] = ()) -> list[str]:
     """Dtypes, sizes and initial states, then the call of the operator: for the sequence, or for one step. ahead: lines where
     the sizes are known."""
-    inputs = _reals(sig)
+    inputs = reals(sig)
     axes = layouts(sig, time)
     edges = {x.name for x in sig.inputs if x.init is not None}
     rows = f"*{clock(sig)}.shape[:2]" if time else f"{clock(sig)}.shape[0]"  # of a pack B is the number of sequences
@@ -249,33 +245,6 @@ def keys_text(sig: Signature) -> str:
     return _KEYS.format(spec=sig.spec, width=head, across=rows).strip()
 
 
-def cast_text(sig: Signature) -> str:
-    """The dtype rule of the inputs."""
-    names = _reals(sig)
-    gates = " ".join(x.name for x in sig.required if x.gate)
-    if not names:
-        rest = _FIT[_FIT.index("def _dtype_error") :].format(spec=sig.spec, names="", gates="")
-        return rest.strip() + "\n\n\n" + _CALL.strip()
-    main = main_input(sig)
-    fits = [
-        lay("def _cast(", names, "):"),
-        '    """The inputs in the dtypes that the operators take."""',
-        "    try:",
-        f"        main = {main}.dtype",
-        either([
-            *(f"{name}.dtype != main" for name in names if name != main),
-            "main not in _FLOATS",
-            f"({main}.device.type in _AUTOCAST and torch.is_autocast_enabled({main}.device.type))",
-        ], 8),
-        lay("return _fit(", names, ")", 12),
-        "    except AttributeError:  # one is no tensor",
-        lay("raise _dtype_error(", [f"{name}={name}" for name in names], ") from None", 8),
-        f"    return {group(names) if len(names) == 1 else ', '.join(names)}",
-    ]
-    rest = _FIT.format(spec=sig.spec, names=" ".join(names), gates=gates, main=names.index(main)).strip()
-    return "\n".join(fits) + "\n\n\n" + rest + "\n\n\n" + _CALL.strip()
-
-
 _SEED = (
     "seed: of the noise, a whole number below 2^63; the sequences of a call draw different numbers. A tensor [B] gives each",
     "    sequence a seed of its own, and then its place in the batch does not count. Without one, torch's generator gives it.",
@@ -303,65 +272,6 @@ def _keys(seed, low, high, run, count, device{width}):
 _ACROSS = '''
     places = torch.arange(width, dtype=torch.float64, device=device)  # of the second axis: each has keys of its own
     words = [_draw(words[0][:, None], words[1][:, None], places, float(run), 0.0, word) * 2.0**24 for word in (0, 1)]'''
-
-_FIT = '''
-def _fit(*inputs):
-    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
-
-    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
-    """
-    if not _FLOATS.issuperset(x.dtype for x in inputs):
-        raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
-    device, main = inputs[{main}].device.type, inputs[{main}].dtype
-    if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
-        main = torch.get_autocast_dtype(device)
-        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
-    for name, x in zip(_INPUTS, inputs):
-        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
-            raise TypeError(f"{spec}: {{name}} is {{x.dtype}}, {{_INPUTS[{main}]}} is {{main}}; inputs share a dtype")
-    return inputs
-
-
-def _dtype_error(**tensors):
-    """The first tensor whose dtype is not served, as an error that says what to do."""
-    name, x = next((name, x) for name, x in tensors.items() if getattr(x, "dtype", None) not in _FLOATS)
-    if not isinstance(x, Tensor):
-        kind = {{"NoneType": "None", "ndarray": "an array of numpy"}}.get(type(x).__name__, f"a {{type(x).__name__}}")
-        help = {{"ndarray": f": torch.from_numpy({{name}})", "list": f": torch.tensor({{name}})"}}.get(type(x).__name__, "")
-        return TypeError(f"{spec}: {{name}} is {{kind}}; it is a tensor [{{_AXES[name].replace(' ', ', ')}}]{{help}}")
-    dtype = x.dtype
-    what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
-    if dtype.is_complex:
-        help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
-    elif dtype.is_floating_point:
-        help = "convert it first, with its scale: x.to(torch.bfloat16)"
-    else:
-        help = "convert it first: x.to(torch.float32)"
-    kinds = f"{{what}} are floating-point numbers of 64, 32 or 16 bits"
-    return TypeError(f"{spec}: {{name}} is {{dtype}}; {{kinds}}: {{help}}")
-
-
-def _to_carry(name, x, carry):
-    """An initial state in the dtype that states have."""
-    if x.dtype not in _FLOATS:
-        raise _dtype_error(**{{name: x}})
-    return x.to(carry)
-
-
-_FLOATS = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
-_INPUTS = tuple("{names}".split())
-_GATES = frozenset("{gates}".split())
-'''
-
-_CALL = '''
-def _call(operator, *arguments):
-    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    needed = torch.compiler.is_compiling() or torch.is_grad_enabled() or forward_ad._current_level >= 0  # tangents
-    if needed or torch.is_inference_mode_enabled():
-        return operator(*arguments)
-    with torch._C._AutoDispatchBelowAutograd():
-        return operator(*arguments)
-'''
 
 _ALONG = '''
 def _along(axis, cu_seqlens, reverse, {seed}*tensors):

@@ -14,7 +14,8 @@ from collections.abc import Collection
 from seqc.emit import convolution
 from seqc.emit.beside import beside, with_imports
 from seqc.emit.boundary import DIGEST, forms_text, operators_text
-from seqc.emit.call import along_text, cast_text, function_text, keys_text, result_text, step_text, written_text
+from seqc.emit.call import along_text, function_text, keys_text, result_text, step_text, written_text
+from seqc.emit.dtypes import cast_text
 from seqc.emit.edges import edge_places_text
 from seqc.emit.elastic import dims_text, elastic
 from seqc.emit.generate import generate_text
