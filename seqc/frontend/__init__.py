@@ -3,7 +3,7 @@
     sources, logical_lines, parse, read_line, syntax, syntax_errors     text -> syntax tree
     elaborate                   syntax tree -> program: declarations (`scope`, `declared`, `fills`), then the step graph
     expressions, names,         expressions (`trees`) -> values (`values`): names now and at other steps, functions, brackets
-      functions, activations, operators, lags, positions, indexing, ahead, windows, delay_lines, choices, written_out,
+      functions, activations, operators, lags, positions, indexing, ahead, windows, delay_lines, choices, put_rows, written_out,
       complex_pairs, square_matrices, inner_gradients, noise
     statements, boundaries,     what a spec says besides definitions
       rates, planes, closed_loops, sparsity, graphs

@@ -14,18 +14,17 @@ from dataclasses import replace
 
 from seqc.diagnostics import Label, Span, listing
 from seqc.frontend.ahead import not_ahead, read_ahead
-from seqc.frontend.choices import rows_at, written_rows
 from seqc.frontend.declared import axes, checked, fits, misplaced, written_dims
 from seqc.frontend.delay_lines import line
 from seqc.frontend.functions import FUNCTIONS
 from seqc.frontend.indexing import told_positions
 from seqc.frontend.planes import named_leaf
+from seqc.frontend.put_rows import put_rows
 from seqc.frontend.rates import held
 from seqc.frontend.scope import MAX_HISTORY, Scope, written_indices
 from seqc.frontend.syntax import Decl, Define, Expr, Name
-from seqc.frontend.values import Orders, Value, apply, part_names, real, shown, within
+from seqc.frontend.values import Orders, Value, part_names, real, within
 from seqc.ir.graph import BATCH, Node, const, leaf, leaves
-from seqc.ir.graph import index as index_of
 from seqc.ir.intervals import ANY
 from seqc.ir.ops.indexing import as_real
 from seqc.ir.program import TensorDecl
@@ -227,7 +226,10 @@ class Names(ABC):
         define = scope.defines.get(word)
         indices = written_indices(scope, define.dims) if define is not None else []
         if indices and state is not None:
-            return self._put(word, state, indices, value, e)
+            told = [(index, self.read(index, 0, "step", index)) for index in indices]
+            places = [(index, place) for index, place in told if place is not None]
+            old = self._leaf("state", state, 0)
+            return put_rows(scope, state, places, value, e, old) if len(places) == len(told) else None
         for source in (define, scope.outputs.get(word), state):
             written = source.dims if source is not None else None
             if written is not None:
@@ -239,43 +241,6 @@ class Names(ABC):
                     return None
                 value = fitting
         return value
-
-    def _put(self, word: str, state: Decl, indices: Sequence[Name], value: Value, e: Expr) -> Value | None:
-        """The state with the value in the rows that an index tells; of several indices the others tell places in these rows."""
-        index, own, inside = indices[0], axes(state), list[Value]()
-        place = self.read(index, 0, "step", index)
-        for other in indices[1:]:
-            told = self.read(other, 0, "step", other)
-            if told is None or place is None:
-                return None
-            if told.places not in own or told.places == place.places or told.order or told.places in [x.places for x in inside]:
-                label, there = Label(other.span), Label(state.span, f"has the dims {shown(own)}")
-                cause = "a second index tells a place of another dim of the state, and has no dim of its own"
-                message = f"`{other.id}` tells no place in the rows of `{word}`"
-                self.scope.report("bad-index", message, label, there, cause=cause)
-                return None
-            inside.append(told)
-        if place is None:
-            return None
-        dim = place.places
-        several = [d for d in place.order if d == dim or d not in own]
-        if dim not in own or len(several) > 1:
-            tells = f"tells positions of `{dim}`" if dim else "a number"
-            label, there = Label(index.span, tells), Label(state.span, f"has the dims {shown(own)}")
-            message = f"`{index.id}` tells no rows of `{word}`"
-            cause = "an index that writes has at most one dim of its own: several rows in a step, the last of which stays"
-            self.scope.report("bad-index", message, label, there, cause=cause if dim in own else "")
-            return None
-        several = [d for d in several if d in value.order]  # one value for several rows stands in each of them
-        rows = tuple(x for d in own if d not in [x.places for x in inside] for x in (several if d == dim else [d]))
-        made = checked(self.scope, word, rows, value, e)
-        if made is None:
-            return None
-        old = self._leaf("state", state, 0)
-        for told in inside:
-            here = apply("eq", Value(index_of(told.places), (told.places,)), real(told))
-            made = apply("where", here, made, old.of(rows_at(x, place) if dim in x.dims else x for x in old.pair))
-        return old.of(written_rows(x, y, place) for x, y in zip(old.pair, made.pair, strict=True) if x.op == "leaf")
 
     def _loop(self, word: str, span: Span) -> Value | None:
         chain = [*self.active]
