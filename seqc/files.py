@@ -11,6 +11,8 @@ import os
 import secrets
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from seqc.diagnostics import Diagnostic, Refusal
@@ -57,6 +59,22 @@ def folder(path: str | Path, mode: int = 0o777) -> Path:
     except (OSError, ValueError) as error:
         raise failed(path, error) from error
     return path
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock among processes that ask for it, where the system has one; it ends with the process that holds it."""
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def put(text: str) -> None:

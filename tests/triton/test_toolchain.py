@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,6 +129,31 @@ def test_table_round_trip(tmp_path: Path) -> None:
     first = (tmp_path / "table.json").read_text()
     again.save(tmp_path / "table.json")
     assert (tmp_path / "table.json").read_text() == first
+
+
+def test_tables_grow_beside_each_other(tmp_path: Path) -> None:
+    """Four processes add thirty records each to one table, one at a time; one of them drops what stood there before."""
+    path = tmp_path / "table.json"
+    said = Verdict(1, 0, 0, 0, (), "by hand")
+    VerdictTable({"k old sm_90: x": said}).save(path)
+    code = (
+        "import sys; from pathlib import Path; from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable\n"
+        "who, said = sys.argv[1], Verdict(1, 0, 0, 0, (), 'by hand')\n"
+        "for i in range(30): VerdictTable.change(Path(sys.argv[2]), [(f'k {who} sm_90: {i}', said)], ['k old sm_90: x'][int(who):])"
+    )
+    many = [subprocess.Popen([sys.executable, "-c", code, str(who), str(path)]) for who in range(4)]
+    assert [one.wait() for one in many] == [0] * 4
+    assert set(VerdictTable.load(path)) == {f"k {who} sm_90: {i}" for who in range(4) for i in range(30)}
+    assert [one.name for one in tmp_path.iterdir()] == ["table.json"], "no lock is left"
+
+
+def test_records_of_another_text_are_told_from_none() -> None:
+    job = _job("sm_90")
+    other = replace(job, source=job.source.replace("import triton\n", "import triton\nX = 1\n", 1))
+    assert other.family != job.family
+    table = VerdictTable({other.key: Verdict(1, 2, 3, 0, (), "by hand")})
+    assert table.outdated(job.family) and not table.outdated(other.family)
+    assert not table.outdated(_job("sm_80").family) and not VerdictTable().outdated(job.family)
 
 
 def test_digest_is_blind_to_comments_but_not_to_code() -> None:

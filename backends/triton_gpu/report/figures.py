@@ -57,7 +57,8 @@ class Figures:
     def words(self) -> str:
         """One line about what the kernel needs."""
         if self.verdict is None:
-            return f"no verdict recorded: `seqc tiles SPEC --target {self.target} --refresh` asks the toolchain"
+            other = "those of this kernel are of another text; " if self.chosen.outdated else ""
+            return f"no verdict recorded: {other}`seqc tiles SPEC --target {self.target} --refresh` asks the toolchain"
         if self.verdict.error is not None:
             return f"refused by {self.verdict.toolchain}: {self.verdict.error}"
         v = self.verdict

@@ -67,6 +67,8 @@ class ChosenKernel:
     """Launches that follow: sums of results left in parts, and products of what was stored for every step."""
     factor: int
     """Hundredths of the time by the tile model that it takes, where its machine code is not known."""
+    outdated: bool
+    """Whether the toolchain has spoken of another text of this kernel alone."""
 
     @property
     def why(self) -> str:
@@ -223,6 +225,7 @@ class _Chooser:
         spent = choice.part(name, "ns")
         return ChosenKernel(
             name, tiles, job, choice.verdict(name), summary, spent, choice, afterwards, self.factor(name),
+            self.table.outdated(job.family),
         )
 
     def spent(self, rows: int) -> int | None:

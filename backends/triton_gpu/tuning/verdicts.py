@@ -22,7 +22,7 @@ from typing import Any
 
 from seqc.cache import cache_folder
 from seqc.diagnostics import Diagnostic, Refusal
-from seqc.files import folder, write
+from seqc.files import alone, folder, write
 
 TABLE = Path(__file__).parent / "verdicts.json"
 """The committed table."""
@@ -144,6 +144,7 @@ class VerdictTable:
     def __init__(self, entries: Mapping[str, Verdict] | None = None) -> None:
         self._entries = dict(entries or {})
         self._families = {name.partition(": ")[0] for name in self._entries}
+        self._kernels = {_whose(one) for one in self._families}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -160,6 +161,10 @@ class VerdictTable:
     def knows(self, family: str) -> bool:
         """Whether a kernel has any record on a target."""
         return family in self._families
+
+    def outdated(self, family: str) -> bool:
+        """Whether a kernel's records on a target are all of another text than this one."""
+        return family not in self._families and _whose(family) in self._kernels
 
     def get(self, name: str) -> Verdict | None:
         """The recorded verdict, or None."""
@@ -178,6 +183,17 @@ class VerdictTable:
         """This table, and of another what it has on kernels that this one knows nothing of."""
         return self.with_verdicts((name, other[name]) for name in other if not self.knows(name.partition(": ")[0]))
 
+    @staticmethod
+    def change(path: Path, added: Iterable[tuple[str, Verdict]], dropped: Iterable[str] = ()) -> VerdictTable:
+        """Write (key, verdict) pairs into the table at `path`, and take keys out of it: what another process has written since
+        this one read it stays, and none writes meanwhile. Returns the table that is there now. Raises Refusal."""
+        gone = set(dropped)
+        with alone(folder(path.parent, 0o700)):
+            table = VerdictTable.load(path).with_verdicts(added)
+            table = table.only(name for name in table if name not in gone)
+            table.save(path)
+        return table
+
     def save(self, path: Path = TABLE) -> None:
         """Write as JSON, one record a line, in the order of the keys. Raises Refusal where that fails."""
         lines = [f"{json.dumps(name)}: {json.dumps(_record(self._entries[name]))}" for name in sorted(self._entries)]
@@ -195,6 +211,12 @@ class VerdictTable:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             message = f"`{path}` is no table of verdicts: {getattr(error, 'strerror', None) or error}"
             raise Refusal(Diagnostic("no-verdicts", message, help="delete it, and ask the toolchain again")) from error
+
+
+def _whose(family: str) -> tuple[str, str]:
+    """A kernel's name and target."""
+    kernel, _, target = family.split(" ")
+    return kernel, target
 
 
 def _record(verdict: Verdict) -> dict[str, Any]:

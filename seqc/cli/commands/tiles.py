@@ -72,30 +72,28 @@ def committed_here(path: Path) -> bool:
 
 
 def grown(asked: Sequence[Asked], ours: bool, args: argparse.Namespace) -> VerdictTable:
-    """The table after asking the toolchain, or dropping what is stale, or both; saved as it grows. ours: the committed one."""
+    """The table after asking the toolchain, or dropping what is stale, or both; the file grows with it, beside what others write.
+    ours: the committed one."""
     from tqdm import tqdm
 
     from seqc.backends.triton_gpu.report.figures import ROUNDS, committed, known, pruned, refreshed
-    from seqc.backends.triton_gpu.tuning.verdicts import TABLE, own_table
+    from seqc.backends.triton_gpu.tuning.verdicts import TABLE, VerdictTable, own_table
     from seqc.diagnostics import Diagnostic, Refusal
 
     path = TABLE if ours else own_table()
     if path is None:
         raise Refusal(Diagnostic("no-cache", "there is no home folder to keep verdicts in", help="set XDG_CACHE_HOME"))
-    table = committed() if ours else known()
-
-    def keep(table: VerdictTable) -> VerdictTable:
-        saved = table if ours else table.only(key for key in table if key not in committed())
-        saved.save(path)
-        return saved
-
+    table, dropped = committed() if ours else known(), set[str]()
     if args.refresh:
         with tqdm(desc="toolchain", file=sys.stderr, disable=None, leave=False) as bar:
             for more in refreshed(asked, table, lambda done, total: bar.update(), args.rounds or ROUNDS):
-                keep(table := more)
+                VerdictTable.change(path, ((key, more[key]) for key in more if table.get(key) != more[key]))
+                table = more
     if args.prune:
+        dropped = set(table)
         table = pruned(table, asked)
-    say(f"{len(keep(table))} verdicts in {path}")
+        dropped -= set(table)
+    say(f"{len(VerdictTable.change(path, (), dropped))} verdicts in {path}")
     return table
 
 
