@@ -7,7 +7,7 @@ lies between two saved states).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -43,6 +43,10 @@ class Array:
     role: str
     source: str  # the name or the block's key that it belongs to
     dtype: str = "carry"
+
+    def of(self, inputs: Collection[str]) -> bool:
+        """Whether it is one of these inputs, or the gradient of one."""
+        return self.role in ("input", "grad") and self.source.removeprefix("d.") in inputs
 
     @property
     def partial(self) -> tuple[str, ...]:

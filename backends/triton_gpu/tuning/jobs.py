@@ -6,7 +6,7 @@ the kernel for any tiles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from seqc.backends.triton_gpu.device import helper_texts
 from seqc.backends.triton_gpu.extents import Tiles
@@ -25,18 +25,22 @@ TYPES = {"fp32": "tl.float32", "bf16": "tl.bfloat16", "fp16": "tl.float16"}
 
 
 class Jobs:
-    """The jobs of one kernel. kind: "fp32", "bf16" or "fp16", the type of inputs and outputs.
+    """The jobs of one kernel. kind: "fp32", "bf16" or "fp16", the type of inputs and outputs; wide: names of inputs that come in
+    fp32 all the same, and whose gradients do.
 
     The type of operands, an argument in emitted files, is a global of the job's module.
     """
 
-    def __init__(self, plan: Schedule, printed: Printed, target: str, sizes: Mapping[str, int], kind: str) -> None:
+    def __init__(
+        self, plan: Schedule, printed: Printed, target: str, sizes: Mapping[str, int], kind: str, wide: Collection[str] = (),
+    ) -> None:
         self.plan, self.printed, self.target = plan, printed, target
         self.sizes = {d: sizes[d.removesuffix(ALL)] for d in (*sizes, *plan.block.program.dims)}
         kinds = {"io": f"*{kind}", "carry": "*fp32", "state": "*bf16" if kind == "bf16" else "*fp32", "count": "*i32"}
         names = printed.arguments
         arrays = dict(zip(names, printed.given, strict=False))
-        signature = [(n, "*fp32" if a.role == "param" else kinds[a.dtype]) for n, a in arrays.items() if a is not None]
+        given = [(n, a, a.role == "param" or a.dtype == "io" and a.of(wide)) for n, a in arrays.items() if a is not None]
+        signature = [(n, "*fp32" if fp32 else kinds[a.dtype]) for n, a, fp32 in given]
         self.signature = (*signature, *((n, "i32") for n in printed.runtime))
         self.rows = plan.block.rows if plan.block.rows > 1 else plan.every
         extents = {**{d: self.sizes[d] for d in plan.block.program.dims}, "t": self.rows, "s": self.rows}

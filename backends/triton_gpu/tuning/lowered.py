@@ -5,7 +5,7 @@ In: a block, extents, the storage type. Out: `Lowered`, which the choice of rows
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from seqc.backends.triton_gpu.emit import default_tiles
 from seqc.backends.triton_gpu.extents import Tiles
@@ -23,10 +23,11 @@ from seqc.ir.block import Block
 
 
 class Lowered:
-    """One block at given extents, its kernels printed and measured when they are asked for, once for all targets."""
+    """One block at given extents, its kernels printed and measured when they are asked for, once for all targets. kind: the
+    type of inputs, but for those named in `wide`, which come in fp32."""
 
-    def __init__(self, block: Block, sizes: Mapping[str, int], kind: str) -> None:
-        self.block, self.sizes, self.kind = block, sizes, kind
+    def __init__(self, block: Block, sizes: Mapping[str, int], kind: str, wide: Collection[str] = ()) -> None:
+        self.block, self.sizes, self.kind, self.wide = block, sizes, kind, wide
         self.plan = schedule(block)
         self.made: dict[str, tuple[Printed, KernelSummary]] = {}
         self.asked: dict[tuple[str, str], Jobs] = {}
@@ -40,7 +41,7 @@ class Lowered:
                 self.made |= {k: (one, summarize_team(plan, one, self.sizes, self.kind)) for k, one in made.items()}
             else:
                 printed = print_named(self.plan, name, lambda saving: self.kernel(saving)[0])
-                self.made[name] = printed, summarize(plan, printed, self.sizes, self.kind)
+                self.made[name] = printed, summarize(plan, printed, self.sizes, self.kind, wide=self.wide)
         return self.made[name]
 
     def printed(self, name: str) -> Printed | None:
@@ -51,7 +52,7 @@ class Lowered:
         """What the toolchain can be asked of a kernel: as most calls launch it, where it has switches."""
         if (name, target) not in self.asked:
             usual = keeps_none(self.kernel(name)[0]) if self.plan.spans == CALL else self.kernel(name)[0]
-            self.asked[name, target] = Jobs(self.plan.of(name), usual, target, self.sizes, self.kind)
+            self.asked[name, target] = Jobs(self.plan.of(name), usual, target, self.sizes, self.kind, self.wide)
         return self.asked[name, target]
 
     def every(self, target: str) -> tuple[Jobs, ...]:

@@ -34,10 +34,11 @@ LANES = 32  # neighbouring elements that one warp should read at once
 
 
 def summarize(
-    plan: Schedule, printed: Printed, sizes: Mapping[str, int], kind: str, lean: Collection[str] = ()
+    plan: Schedule, printed: Printed, sizes: Mapping[str, int], kind: str, lean: Collection[str] = (),
+    wide: Collection[str] = (),
 ) -> KernelSummary:
-    """The summary of one kernel. kind: "fp32", "bf16" or "fp16"; lean: arrays in that type, whatever they say."""
-    return _Summary(plan, printed, sizes, kind, lean).make()
+    """The summary of one kernel. kind: "fp32", "bf16" or "fp16"; lean: arrays in that type, whatever they say; wide: inputs in fp32."""
+    return _Summary(plan, printed, sizes, kind, lean, wide).make()
 
 
 def summarize_team(plan: Schedule, printed: Printed, sizes: Mapping[str, int], kind: str) -> KernelSummary:
@@ -70,9 +71,10 @@ def summarize_team(plan: Schedule, printed: Printed, sizes: Mapping[str, int], k
 
 class _Summary:
     def __init__(
-        self, plan: Schedule, printed: Printed, sizes: Mapping[str, int], kind: str, lean: Collection[str]
+        self, plan: Schedule, printed: Printed, sizes: Mapping[str, int], kind: str, lean: Collection[str],
+        wide: Collection[str],
     ) -> None:
-        self.plan, self.printed, self.sizes, self.kind, self.lean = plan, printed, sizes, kind, lean
+        self.plan, self.printed, self.sizes, self.kind, self.lean, self.wide = plan, printed, sizes, kind, lean, wide
         self.roles, self.kernel = plan.roles, printed.kernel
         self.uses = Uses(self.kernel.body, self.roles)
 
@@ -102,7 +104,7 @@ class _Summary:
             rows=self.plan.block.rows,
             loops_over_time=not (self.kernel.block_in_grid or self.kernel.span_in_grid),
             span=(self.kernel.spans or TURNS) if self.kernel.span_in_grid else 1,
-            fetches=any(isinstance(i, Fetch) for i in walk(self.kernel.body)),
+            fetches=self.kernel.rows == 1 and any(isinstance(i, Fetch) for i in walk(self.kernel.body)),
             limits=tuple(self.limits()),
         )
 
@@ -114,6 +116,7 @@ class _Summary:
 
     def stored(self, item: Load | Store) -> Tile:
         narrow = item.array.name in self.lean or item.array.dtype in ("io", *(["state"] if self.kind == "bf16" else []))
+        narrow &= not item.array.of(self.wide)
         spans = self.kernel.spans if SPANS in item.array.axes else 1  # of several turns one stores it
         return Tile(self.axes(item.node), BYTES[self.kind] if narrow else max(1, 4 // spans))
 

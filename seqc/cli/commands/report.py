@@ -84,6 +84,9 @@ def text(costs: Costs, peers: bool = False) -> str:
         told = [one.words for one in beside(costs.program, costs.shape)]
         notes += [f"published: {words}" for words in told or ["nothing at this shape"]]
     kernels = list({one.kernel: one for one in (*costs.forward, *costs.training)}.values())
+    outdated = [short(one, costs) for one in kernels if one.outdated]
+    if outdated:
+        notes.append(f"the verdicts of {', '.join(outdated)} are of another text than is emitted today")
     untold = [short(one, costs) for one in kernels if one.verdict is None]
     if untold:
         dims = "".join(f" --dim {name}={size}" for name, size in costs.fixed.items())

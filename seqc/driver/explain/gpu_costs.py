@@ -8,7 +8,7 @@ for the dims and the target, never for the batch or the length. Modelled times r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,11 +21,13 @@ from seqc.backends.triton_gpu.spans import CALL, saved_bytes, spans_of_call
 from seqc.backends.triton_gpu.tuning.choose import Choice
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
 from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary
+from seqc.backends.triton_gpu.tuning.lowered import Lowered
 from seqc.backends.triton_gpu.tuning.multiprocessor import Spent
 from seqc.backends.triton_gpu.tuning.pace import LAUNCH, Pacing
 from seqc.backends.triton_gpu.tuning.pacing import pacing, sharing
 from seqc.backends.triton_gpu.tuning.summary import BYTES, summarize
 from seqc.backends.triton_gpu.tuning.targets import Occupancy, Target, target_named
+from seqc.backends.triton_gpu.tuning.toolchain import Job
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable
 from seqc.driver.backends import gpu_cores
 from seqc.driver.pipeline import fix_dims, lowerings
@@ -77,6 +79,10 @@ class KernelCost:
     """Launches that follow: sums of results left in parts, and products of what was stored for every step."""
     code: Spent | None
     """The modelled time by machine code, which `nanoseconds` then is; None where that was not looked at."""
+    job: Job
+    """What the toolchain is asked of it."""
+    outdated: bool
+    """Whether the toolchain has spoken of another text of this kernel alone."""
 
     @property
     def bound(self) -> str:
@@ -125,21 +131,25 @@ class Costs:
 
 
 def costs(
-    program: Program, target: str, shapes: Iterable[Shape], dims: Mapping[str, int], table: VerdictTable | None = None
+    program: Program, target: str, shapes: Iterable[Shape], dims: Mapping[str, int], table: VerdictTable | None = None,
+    wide: Collection[str] = (),
 ) -> list[Costs]:
-    """The report of each recurrence of a program. dims: extents that are given, whatever a shape says. Raises Unsupported.
+    """The report of each recurrence of a program. dims: extents that are given, whatever a shape says; wide: inputs that calls
+    give in fp32, where tiles are those of an emitted file for inputs in bf16. Raises Unsupported.
 
     Torch's own products before and after them are not reported.
     """
-    return [one for core in gpu_cores(program) for one in _of_core(core.program, core.form, target, list(shapes), dims, table)]
+    shapes, verdicts = list(shapes), known() if table is None else table
+    cores = gpu_cores(program)
+    return [one for core in cores for one in _of_core(core.program, core.form, target, shapes, dims, verdicts, wide)]
 
 
 def _of_core(
-    program: Program, form: str | None, target: str, shapes: Iterable[Shape], dims: Mapping[str, int],
-    table: VerdictTable | None,
+    program: Program, form: str | None, target: str, shapes: Iterable[Shape], dims: Mapping[str, int], table: VerdictTable,
+    wide: Collection[str],
 ) -> list[Costs]:
     found = []
-    chosen: dict[tuple[tuple[str, int], ...], Chosen] = {}
+    chosen: dict[tuple[tuple[str, int], ...], tuple[Pacing, Chosen]] = {}
     for shape in shapes:
         sizes = sizes_of(program, shape) | {d: n for d, n in dims.items() if d in program.dims}
         run = {*_heads(program), *_channels(program)}  # programs share these out, and tiles do not depend on them
@@ -147,10 +157,21 @@ def _of_core(
         key = tuple(fixed.items())
         if key not in chosen:
             blocks = lowerings(fix_dims(program, fixed), form)
-            verdicts = known() if table is None else table
-            chosen[key] = tiles_of(blocks, target, extents(blocks[0].program), table=verdicts)
-        found.append(_costs(chosen[key], shape, sizes, fixed, target_named(target)))
+            best = tiles_of(blocks, target, extents(blocks[0].program), table=table)
+            chosen[key] = pacing(best), _called(best, table, [name for name in wide if name in program.inputs])
+        found.append(_costs(*chosen[key], shape, sizes, fixed, target_named(target), wide))
     return found
+
+
+def _called(chosen: Chosen, table: VerdictTable, wide: Collection[str]) -> Chosen:
+    """A choice, its kernels as a call runs them that gives some inputs in fp32."""
+    if not wide:
+        return chosen
+    lowered, kernels = Lowered(chosen.block, chosen.sizes, KIND, wide), dict(chosen.kernels)
+    for name, one in kernels.items():
+        job = lowered.jobs(name, chosen.target).job(one.tiles)
+        kernels[name] = replace(one, job=job, verdict=table.get(job.key), summary=lowered.kernel(name)[1])
+    return replace(chosen, kernels=kernels)
 
 
 def sizes_of(program: Program, shape: Shape) -> dict[str, int]:
@@ -179,12 +200,12 @@ def _channels(program: Program) -> list[str]:
 
 
 def _costs(
-    chosen: Chosen, shape: Shape, sizes: Mapping[str, int], fixed: Mapping[str, int], target: Target
+    pace: Pacing, chosen: Chosen, shape: Shape, sizes: Mapping[str, int], fixed: Mapping[str, int], target: Target,
+    wide: Collection[str],
 ) -> Costs:
-    pace = pacing(chosen)
     chosen, states = _spanned(chosen, shape, sizes, pace, target)
     priced = {name: _priced(chosen, name, shape, sizes, target) for name in chosen.kernels}
-    lean = _lean(chosen)
+    lean = _lean(chosen, wide)
 
     def launched(whole: str) -> list[KernelCost]:
         blocks = -(-shape.steps // chosen.block.rows)
@@ -229,13 +250,14 @@ def _spanned(
     return replace(chosen, kernels={**chosen.kernels, AGAIN_KERNEL: again}), states
 
 
-def _lean(chosen: Chosen) -> Chosen:
+def _lean(chosen: Chosen, wide: Collection[str]) -> Chosen:
     """The choice, what the phases of `infer` move counted as it is kept where no gradient follows."""
     kernels, plan, arrays = dict(chosen.kernels), chosen.plan, chosen.plan.lean
     for name in plan.way("infer", "states") if arrays else ():
         printed = chosen.printed(name)
         assert printed is not None
-        kernels[name] = replace(kernels[name], summary=summarize(plan.of(name), printed, chosen.sizes, "bf16", arrays))
+        summary = summarize(plan.of(name), printed, chosen.sizes, KIND, arrays, wide)
+        kernels[name] = replace(kernels[name], summary=summary)
     return replace(chosen, kernels=kernels)
 
 
@@ -268,6 +290,7 @@ def _priced(chosen: Chosen, name: str, shape: Shape, sizes: Mapping[str, int], t
     return KernelCost(
         called, words_, said, resident, told["programs"], moved, products, other, nanoseconds,
         moved // target.bytes_per_ns, arithmetic, why_spilling(chosen, name), one.afterwards, took,
+        one.job, one.outdated,
     )
 
 
