@@ -98,7 +98,8 @@ class Addresses:
 
     def __init__(self, kernel: Kernel, roles: Roles, names: Names) -> None:
         self.kernel, self.roles, self.names = kernel, roles, names
-        self.step = "i_t"  # the step that loads and stores are of
+        self.step = "i_t"  # the step that loads and stores are of,
+        self.block, self.near = "i_0", "o_r"  # or the first step of the block that they are of, and its rows
         self.columns = ""  # the dim that threads share out, so that each has whole columns of a block
 
     def merged(self, array: Array) -> tuple[str, ...]:
@@ -174,7 +175,7 @@ class Addresses:
         """The scalar index along an array's axis, "" where it is a tile axis or zero."""
         whole = BATCH not in self.roles.blocked  # else where sequences begin is a tile
         if axis == SEQUENCE_ROWS:
-            row = "i_0" if self.kernel.rows > 1 else self.step
+            row = self.block if self.kernel.rows > 1 else self.step
             if offset:
                 row = f"({row}{_signed(-offset)})"
                 if self.kernel.rows == 1:  # where there is no such step, any other is read and not used
@@ -262,7 +263,7 @@ class Addresses:
         names = self.names
         if is_time(dim):
             self.rows(scope)
-            return "o_r"
+            return self.near
         home, name = scope if dim in self.roles.passed else scope.root(), names.offsets(dim)
         if ("o", name) not in home.known:
             home.known["o", name] = name
@@ -290,9 +291,9 @@ class Addresses:
         """`o_r`, the rows of the block that a load reads: past the end it is the last row."""
         self.row_numbers(scope)
         scope = self.of_block(scope)
-        if scope.look("o_r") is None:
-            scope.known["o_r"] = "o_r"
-            scope.lines.append("o_r = tl.minimum(o_t, T - 1 - i_0)")
+        if scope.look(self.near) is None:
+            scope.known[self.near] = self.near
+            scope.lines.append(f"{self.near} = tl.minimum(o_t, T - 1 - {self.block})")
 
     def row_numbers(self, scope: Scope) -> str:
         """`o_t`, 0 .. BT-1."""

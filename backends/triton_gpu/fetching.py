@@ -1,18 +1,19 @@
-"""Loads of a walk over steps, sent for some steps before they are used.
+"""Loads of a walk, sent for some steps before they are used.
 
 In: a kernel and the roles of its dims. Out: the kernel; where nothing but the walk's own loop hides what a load takes, the loop
 sends for what a later step loads, to registers. Without products a lane has a channel or two, and no asynchronous copy moves
-as few bytes.
+as few bytes; with products that holds of what a step has one number of, decays and rates, in two bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from seqc.backends.triton_gpu.kernel import SCRATCH, STEPS, Fetch, Item, Kernel, Load, Loop
+from seqc.backends.triton_gpu.kernel import SCRATCH, STEPS, Fetch, Item, Kernel, Load, Loop, tile_axes
 from seqc.backends.triton_gpu.products import Products
 from seqc.backends.triton_gpu.roles import Roles
+from seqc.ir.block import ROW
 
 ONWARD = ("forward", "infer")  # kernels that walk all steps in their order,
 WALKS = (*ONWARD, "backward")  # and all that may walk step after step, and send for what later steps load:
@@ -21,9 +22,26 @@ AHEAD = 2  # steps ahead, as one step's instructions take less time than a load
 
 def with_fetches(kernel: Kernel, roles: Roles) -> Kernel:
     """for t: load, .. -> fetch the first; for t: take what was sent for, fetch for a later step, .."""
-    if kernel.rows > 1 or kernel.name not in WALKS or Products(kernel, roles).of:
+    products = bool(Products(kernel, roles).of)
+    if kernel.rows > 1 and products and not kernel.block_in_grid:
+        return replace(kernel, body=tuple(_of_blocks(kernel, roles)))
+    if kernel.rows > 1 or kernel.name not in WALKS or products:
         return kernel
     return replace(kernel, body=_rewritten(kernel.body, kernel.name in ONWARD))
+
+
+def _of_blocks(kernel: Kernel, roles: Roles) -> Iterator[Item]:
+    """A walk over blocks, whose loop sends for the numbers that the next block has of each step."""
+    for item in kernel.body:
+        if isinstance(item, Loop) and item.over == "blocks":
+            every = [i for i in item.body if isinstance(i, Load) and i.array.role == "input" and not i.offset and not i.first_only]
+            loads = tuple(x for x in every if STEPS in x.array.axes and tile_axes(x.array, roles, kernel.rows) == (ROW,))
+            if loads:
+                fetch = Fetch(loads, False, item.reverse)
+                yield replace(fetch, start=True)
+                taken = (replace(x, ahead=True) for x in loads)
+                item = replace(item, body=(*taken, fetch, *(x for x in item.body if x not in loads)))
+        yield item
 
 
 def _rewritten(items: Iterable[Item], onward: bool) -> tuple[Item, ...]:

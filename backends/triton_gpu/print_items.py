@@ -183,6 +183,8 @@ class ItemPrinter:
 
     def fetch(self, item: Fetch) -> None:
         """Raw loads of the first steps, of one that is ahead, of those past the end the last one, or of the one at hand."""
+        if self.kernel.rows > 1:
+            return self.fetch_block(item)
         ends = ("0", "T") if item.through else self.bounds("steps") if item.start else self.ends
         outer = self.scope
         self.scope = outer.root() if item.start and item.through else outer
@@ -193,6 +195,18 @@ class ItemPrinter:
             for load in item.loads:
                 self.fetch_one(load, item, steps, ends[1] == "T")
         self.addresses.step, self.scope = "i_t", outer
+
+    def fetch_block(self, item: Fetch) -> None:
+        """Raw loads of the first block that the loop goes through, or of the one after the block at hand."""
+        low, high = self.bounds("blocks") if item.start else self.ends
+        names, addresses, outer = self.names, self.addresses, self.scope
+        addresses.block = names.fresh("i_start" if item.start else "i_next")
+        addresses.near = names.fresh("o_start" if item.start else "o_next")
+        at = _step(item, 0, low, high, "i_n")
+        self.scope.lines.append(f"{addresses.block} = {f'({at})' if ' - ' in at and at[-1] != ')' else at} * {names.use('BT')}")
+        for load in item.loads:
+            self.fetch_one(load, item, 0, True)
+        addresses.block, addresses.near, self.scope = "i_0", "o_r", outer
 
     def fetch_one(self, load: Load, item: Fetch, steps: int, empty: bool) -> None:
         """One of these loads: what was sent for moves a step nearer. empty: whether the loop may have no step."""
@@ -383,13 +397,13 @@ class ItemPrinter:
         return None
 
 
-def _step(item: Fetch, steps: int, low: str, high: str) -> str:
-    """The step that lies so many behind the first one, or behind that of the loop; of those past the end the last."""
+def _step(item: Fetch, steps: int, low: str, high: str, now: str = "i_t") -> str:
+    """The step (or block) that lies so many behind the first one, or behind that of the loop; of those past the end the last."""
     if not item.start:
         steps += item.ahead
     first = f"{high} - 1" if item.reverse else low
     if item.start and not steps:
         return first
-    base = first if item.start else "i_t"
+    base = first if item.start else now
     base = f"{base} - {steps}" if item.reverse else str(steps) if base == "0" else f"{base} + {steps}"
     return f"tl.maximum({base}, {low})" if item.reverse else f"tl.minimum({base}, {high} - 1)"
