@@ -41,6 +41,7 @@ from seqc.ir.program import Program, TensorDecl, Wishes
 from seqc.ir.views import bare
 from seqc.passes.plan.cutting import axes_of, down_to, fresh, names_of, part_of, plain, sized, told
 from seqc.passes.plan.masked_operands import masked_operands
+from seqc.passes.plan.terms_apart import TERMS, terms_apart
 
 RATIO = 4.0  # operations saved for each byte of traffic
 WORD = 4.0  # bytes of a number
@@ -98,6 +99,8 @@ def products(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan:
 def split_parallel(program: Program, taken: frozenset[str] = frozenset()) -> Split:
     """The program in three; see the file's docstring."""
     whole = _Splitter(program, taken)
+    program = terms_apart(program, whole.joined)
+    whole = _Splitter(program, taken) if whole.joined else whole
     left = {n: (p.fixed, p.varying) for n in whole.hoisted if (p := whole.products.get(n)) is not None}
     masked = masked_operands(program, left, whole.late)
     return (whole if masked is program else _Splitter(masked, taken)).split()
@@ -139,8 +142,19 @@ class _Splitter:
 
     # ---- what pays ----
 
-    def _product(self, n: Node) -> _Product | None:
-        found = operands(n.args[0], lambda x: x.op == "mul")
+    @property
+    def joined(self) -> set[Node]:
+        """Sums over differences or sums of products that only outputs see, each of which pays."""
+        found = set()
+        for n in self.order:
+            if n.op == "sum" and n.args[0].op in TERMS and n in self.late and n not in self.needed:
+                parts = [self._product(n, x) for x in operands(n.args[0], lambda x: x.op in TERMS)]
+                found |= {n} if all(p is not None and p.pays for p in parts) else set()
+        return found
+
+    def _product(self, n: Node, term: Node | None = None) -> _Product | None:
+        """The sum n as a product, or that of one of its terms."""
+        found = operands(term or n.args[0], lambda x: x.op == "mul")
         fixed = tuple(f for f in found if f not in self.varying)
         varying = tuple(f for f in found if f in self.varying)
         over = set(n.names("over"))

@@ -106,3 +106,23 @@ def test_these_are_split(name: str) -> None:
     for part in parts:
         verify_program(part, "split_parallel")
     assert [s for part in parts for s in part.states if s not in program.states] == []
+
+
+@pytest.mark.parametrize(("size", "leaves"), [(2, False), (64, True)])
+def test_a_difference_of_products_leaves_as_two(size: int, leaves: bool) -> None:
+    """The real part of a complex matrix times a complex state; what is left of the recurrence is of the state's size."""
+    text = f"""
+spec turning
+dim D = {size}, N
+input u[N]
+param a[N], b[N], Cm[D, N] complex
+state x[N] complex = 0
+x = (a + 1i * b) * x[t-1] + u
+output y = re(Cm @ x)
+"""
+    split = split_parallel(load(text))
+    assert (split.after is not None) == leaves
+    assert set(split.core.outputs) == ({"x_re", "x_im"} if leaves else {"y"})
+    if split.after is not None:
+        sums = [n for n in split.after.graph["y"].args if n.op == "sum"]
+        assert split.after.graph["y"].op == "sub" and len(sums) == 2 and "D" not in split.core.dims
