@@ -63,7 +63,7 @@ def folder(path: str | Path, mode: int = 0o777) -> Path:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock among processes that ask for it, where the system has one; it ends with the process that holds it."""
+    """Hold a folder's lock among processes that ask for it, where the system has one; it ends with the process that has it."""
     if os.name != "posix":
         yield
         return

@@ -34,8 +34,9 @@ def _of_blocks(kernel: Kernel, roles: Roles) -> Iterator[Item]:
     """A walk over blocks, whose loop sends for the numbers that the next block has of each step."""
     for item in kernel.body:
         if isinstance(item, Loop) and item.over == "blocks":
-            every = [i for i in item.body if isinstance(i, Load) and i.array.role == "input" and not i.offset and not i.first_only]
-            loads = tuple(x for x in every if STEPS in x.array.axes and tile_axes(x.array, roles, kernel.rows) == (ROW,))
+            every = [i for i in item.body if isinstance(i, Load) and i.array.role == "input" and STEPS in i.array.axes]
+            every = [x for x in every if tile_axes(x.array, roles, kernel.rows) == (ROW,)]
+            loads = tuple(x for x in every if not x.offset and not x.first_only)
             if loads:
                 fetch = Fetch(loads, False, item.reverse)
                 yield replace(fetch, start=True)

@@ -398,7 +398,7 @@ class ItemPrinter:
 
 
 def _step(item: Fetch, steps: int, low: str, high: str, now: str = "i_t") -> str:
-    """The step (or block) that lies so many behind the first one, or behind that of the loop; of those past the end the last."""
+    """The step or block that lies so many behind the first one, or behind that of the loop; of those past the end the last."""
     if not item.start:
         steps += item.ahead
     first = f"{high} - 1" if item.reverse else low

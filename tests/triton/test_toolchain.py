@@ -139,7 +139,8 @@ def test_tables_grow_beside_each_other(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable\n"
         "who, said = sys.argv[1], Verdict(1, 0, 0, 0, (), 'by hand')\n"
-        "for i in range(30): VerdictTable.change(Path(sys.argv[2]), [(f'k {who} sm_90: {i}', said)], ['k old sm_90: x'][int(who):])"
+        "old = ['k old sm_90: x'][int(who):]\n"
+        "for i in range(30): VerdictTable.change(Path(sys.argv[2]), [(f'k {who} sm_90: {i}', said)], old)"
     )
     many = [subprocess.Popen([sys.executable, "-c", code, str(who), str(path)]) for who in range(4)]
     assert [one.wait() for one in many] == [0] * 4
@@ -148,12 +149,15 @@ def test_tables_grow_beside_each_other(tmp_path: Path) -> None:
 
 
 def test_records_of_another_text_are_told_from_none() -> None:
-    job = _job("sm_90")
+    """At the extents of a kernel: a text that is known at others says nothing."""
+    job, wider, said = _job("sm_90"), _job("sm_90", width=128), Verdict(1, 2, 3, 0, (), "by hand")
     other = replace(job, source=job.source.replace("import triton\n", "import triton\nX = 1\n", 1))
-    assert other.family != job.family
-    table = VerdictTable({other.key: Verdict(1, 2, 3, 0, (), "by hand")})
-    assert table.outdated(job.family) and not table.outdated(other.family)
-    assert not table.outdated(_job("sm_80").family) and not VerdictTable().outdated(job.family)
+    now, then = (family(one.source, one.kernel, one.target) for one in (job, other))
+    assert now != then
+    table = VerdictTable({other.key: said, wider.key: said})
+    assert table.before(now, {"K": 64}) == {job.configuration.words: said}
+    assert not table.before(then, {"K": 64}) and not table.before(now, {"K": 128}) and not table.before(now, {"K": 32})
+    assert not VerdictTable().before(now, {"K": 64})
 
 
 def test_digest_is_blind_to_comments_but_not_to_code() -> None:

@@ -12,12 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from seqc.analysis.workload import nominal_sizes
+from seqc.analysis.workload import TILES, TILES_OF_MATRICES, nominal_sizes
+from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
+from seqc.backends.triton_gpu.tuning.kernel_problem import tile_choices
 from seqc.backends.triton_gpu.tuning.lowered import Lowered
 from seqc.backends.triton_gpu.tuning.targets import Occupancy, occupancy, target_named
 from seqc.backends.triton_gpu.tuning.tiles import Chosen, ChosenKernel, choose_tiles
 from seqc.backends.triton_gpu.tuning.toolchain import Job, available, refresh
-from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable, family, own_table
+from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable, own_table
 from seqc.diagnostics import Unsupported
 from seqc.ir.block import Block
 from seqc.ir.program import Program
@@ -28,6 +30,7 @@ __all__ = ["KIND", "Asked", "Chosen", "Figures", "committed", "extents", "figure
 KIND = "bf16"  # the storage type that figures are told for
 ROUNDS = 12  # of asking the toolchain and choosing again, at most
 BATCH = 8  # kernels between two versions of a growing table
+INHERITED = 2  # tiles that are asked about first, of those that were fastest before the text of a kernel changed
 
 
 @dataclass(frozen=True)
@@ -130,15 +133,19 @@ Asked = tuple[Sequence[Lowered], str]
 def refreshed(
     asked: Iterable[Asked], table: VerdictTable, progress: Callable[[int, int], None], rounds: int = ROUNDS
 ) -> Iterator[VerdictTable]:
-    """The table, growing until the toolchain has spoken of every choice, and of what lies beside it. Raises Unsupported where
-    there is no toolchain."""
+    """The table, growing until the toolchain has spoken of every choice, and of what lies beside it. Of a kernel whose text has
+    changed it is asked first about tiles that were fastest before. Raises Unsupported where there is no toolchain."""
     missing = available()
     if missing is not None:
         raise Unsupported.of("no-toolchain", f"the toolchain cannot be asked: {missing}", help="pip install triton")
     open_ = list(asked)
-    for _ in range(rounds):
-        wanted: dict[str, Job] = {}
-        still = []
+    wanted = {job.key: job for lowered, target in open_ for one in lowered for job in inherited(one, target, table)}
+    for _ in range(rounds + 1):
+        left = list(wanted.values())
+        for at in range(0, len(left), BATCH):
+            table = refresh(left[at : at + BATCH], table, again=True, progress=progress)
+            yield table
+        wanted, still = {}, []
         for one in open_:
             lowered, target = one
             chosen = choose_tiles(lowered, target, table)
@@ -147,11 +154,24 @@ def refreshed(
             still += [one] if jobs else []
         if not wanted:
             break
-        left = list(wanted.values())
-        for at in range(0, len(left), BATCH):
-            table = refresh(left[at : at + BATCH], table, again=True, progress=progress)
-            yield table
         open_ = still
+
+
+def inherited(lowered: Lowered, target: str, table: VerdictTable) -> Iterator[Job]:
+    """Of each kernel of which the table knows another text alone: the jobs of those tiles that were fastest with that."""
+    workload = TILES_OF_MATRICES if lowered.block.form == "chunkwise" else TILES
+    for name in lowered.plan.kernels:
+        jobs, summary = lowered.jobs(name, target), lowered.kernel(name)[1]
+        before = table.before(jobs.family, jobs.extents)
+        if not before:
+            continue
+        model, found = KernelModel(summary, target_named(target), workload), []
+        for tiles in tile_choices(summary, target_named(target)):
+            job = jobs.job(lowered.tiles(name, tiles))
+            said = before.get(job.configuration.words)
+            took = None if said is None or said.error is not None else model.told(said, {"C": lowered.block.rows, **tiles})
+            found += [] if took is None else [(took.nanoseconds, job)]
+        yield from (job for _, job in sorted(found, key=lambda one: one[0])[:INHERITED])
 
 
 def pruned(table: VerdictTable, asked: Iterable[Asked]) -> VerdictTable:
@@ -163,9 +183,8 @@ def pruned(table: VerdictTable, asked: Iterable[Asked]) -> VerdictTable:
     known: dict[tuple[str, str], list[dict[str, str]]] = {}
     for lowered, target in asked:
         for jobs in (jobs for one in lowered for jobs in one.every(target)):
-            current.add(family(jobs.source, jobs.printed.name, target))
-            sizes = {arg: str(jobs.sizes[d]) for d, arg in jobs.printed.dims}
-            known.setdefault((jobs.printed.name, target), []).append(sizes)
+            current.add(jobs.family)
+            known.setdefault((jobs.printed.name, target), []).append({arg: str(size) for arg, size in jobs.extents.items()})
 
     def stale(key: str) -> bool:
         kind, _, words = key.partition(": ")

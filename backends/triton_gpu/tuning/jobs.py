@@ -16,7 +16,7 @@ from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.segments import LANES
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.backends.triton_gpu.tuning.toolchain import Job
-from seqc.backends.triton_gpu.tuning.verdicts import Configuration
+from seqc.backends.triton_gpu.tuning.verdicts import Configuration, family
 from seqc.emit.numbers import number_at
 from seqc.ir.block import BATCH
 from seqc.ir.dims import PIECE
@@ -25,8 +25,8 @@ TYPES = {"fp32": "tl.float32", "bf16": "tl.bfloat16", "fp16": "tl.float16"}
 
 
 class Jobs:
-    """The jobs of one kernel. kind: "fp32", "bf16" or "fp16", the type of inputs and outputs; wide: names of inputs that come in
-    fp32 all the same, and whose gradients do.
+    """The jobs of one kernel. kind: "fp32", "bf16" or "fp16", the type of inputs and outputs; wide: names of inputs that come
+    in fp32 all the same, and whose gradients do.
 
     The type of operands, an argument in emitted files, is a global of the job's module.
     """
@@ -39,7 +39,7 @@ class Jobs:
         kinds = {"io": f"*{kind}", "carry": "*fp32", "state": "*bf16" if kind == "bf16" else "*fp32", "count": "*i32"}
         names = printed.arguments
         arrays = dict(zip(names, printed.given, strict=False))
-        given = [(n, a, a.role == "param" or a.dtype == "io" and a.of(wide)) for n, a in arrays.items() if a is not None]
+        given = [(n, a, a.role == "param" or (a.dtype == "io" and a.of(wide))) for n, a in arrays.items() if a is not None]
         signature = [(n, "*fp32" if fp32 else kinds[a.dtype]) for n, a, fp32 in given]
         self.signature = (*signature, *((n, "i32") for n in printed.runtime))
         self.rows = plan.block.rows if plan.block.rows > 1 else plan.every
@@ -57,6 +57,16 @@ class Jobs:
         text = "\n\n\n".join([*printed.functions.values(), printed.text.replace(" DOT: tl.constexpr,", "")])
         head = f"import triton\nimport triton.language as tl\n\nDOT = tl.constexpr({TYPES[kind]})\n\n\n"
         self.source = head + "\n\n\n".join([*helper_texts(printed.calls), text])
+
+    @property
+    def family(self) -> str:
+        """What the keys of this text have in common."""
+        return family(self.source, self.printed.name, self.target)
+
+    @property
+    def extents(self) -> dict[str, int]:
+        """The extents that the kernel is made for, by argument."""
+        return {arg: self.sizes[d] for d, arg in self.printed.dims}
 
     def job(self, tiles: Tiles) -> Job:
         """The kernel at these tiles."""

@@ -18,7 +18,7 @@ from seqc.backends.triton_gpu.tuning.kernel_problem import Told, tile_choices
 from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary
 from seqc.backends.triton_gpu.tuning.summary import summarize, summarize_team
 from seqc.backends.triton_gpu.tuning.targets import target_named
-from seqc.backends.triton_gpu.tuning.verdicts import VerdictTable, family
+from seqc.backends.triton_gpu.tuning.verdicts import VerdictTable
 from seqc.ir.block import Block
 
 
@@ -68,9 +68,9 @@ class Lowered:
 
     def told(self, name: str, target: str, table: VerdictTable) -> Told:
         """What the table holds of a kernel at any tiles."""
-        printed, summary = self.kernel(name)
+        summary = self.kernel(name)[1]
         jobs = self.jobs(name, target)
-        if not table.knows(family(jobs.source, printed.name, target)):
+        if not table.knows(jobs.family):
             return ()
         found = []
         for tiles in tile_choices(summary, target_named(target)):

@@ -37,7 +37,8 @@ def summarize(
     plan: Schedule, printed: Printed, sizes: Mapping[str, int], kind: str, lean: Collection[str] = (),
     wide: Collection[str] = (),
 ) -> KernelSummary:
-    """The summary of one kernel. kind: "fp32", "bf16" or "fp16"; lean: arrays in that type, whatever they say; wide: inputs in fp32."""
+    """The summary of one kernel. kind: "fp32", "bf16" or "fp16"; lean: arrays in that type, whatever they say; wide: inputs in
+    fp32."""
     return _Summary(plan, printed, sizes, kind, lean, wide).make()
 
 

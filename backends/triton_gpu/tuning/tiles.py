@@ -217,7 +217,8 @@ class _Chooser:
     def kernel(self, best: Lowered, name: str, choice: Choice) -> ChosenKernel:
         tiles = best.tiles(name, choice.tiles(name))
         printed, summary = best.kernel(name)
-        job = best.jobs(name, self.target.name).job(tiles)
+        jobs = best.jobs(name, self.target.name)
+        job = jobs.job(tiles)
         partial = [a for a in printed.arrays if a.role == "grad" and (a.partial or BLOCKS in a.axes)]
         partial += [a for a in printed.arrays if a.role == "scratch" and a.partial and best.plan.parts]
         stored = [a for a in printed.arrays if a.role == "grad"]
@@ -225,7 +226,7 @@ class _Chooser:
         spent = choice.part(name, "ns")
         return ChosenKernel(
             name, tiles, job, choice.verdict(name), summary, spent, choice, afterwards, self.factor(name),
-            self.table.outdated(job.family),
+            bool(self.table.before(jobs.family, jobs.extents)),
         )
 
     def spent(self, rows: int) -> int | None:

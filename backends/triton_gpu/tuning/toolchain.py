@@ -19,7 +19,7 @@ from threading import Timer
 from typing import Any
 
 from seqc.backends.triton_gpu.tuning.targets import target_named
-from seqc.backends.triton_gpu.tuning.verdicts import Configuration, Verdict, VerdictTable, family, key
+from seqc.backends.triton_gpu.tuning.verdicts import Configuration, Verdict, VerdictTable, key
 
 SECONDS = 600  # that a kernel may take
 LATE = "not compiled within"  # says more of the machine than of the kernel: it is not recorded
@@ -40,11 +40,6 @@ class Job:
     def key(self) -> str:
         """The job's key in a table of verdicts."""
         return key(self.source, self.kernel, self.target, self.configuration)
-
-    @property
-    def family(self) -> str:
-        """What the keys of this text have in common."""
-        return family(self.source, self.kernel, self.target)
 
 
 def available() -> str | None:

@@ -144,7 +144,9 @@ class VerdictTable:
     def __init__(self, entries: Mapping[str, Verdict] | None = None) -> None:
         self._entries = dict(entries or {})
         self._families = {name.partition(": ")[0] for name in self._entries}
-        self._kernels = {_whose(one) for one in self._families}
+        self._by_kernel: dict[tuple[str, str], list[str]] = {}
+        for name in self._entries:
+            self._by_kernel.setdefault(_whose(name.partition(": ")[0]), []).append(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -162,9 +164,18 @@ class VerdictTable:
         """Whether a kernel has any record on a target."""
         return family in self._families
 
-    def outdated(self, family: str) -> bool:
-        """Whether a kernel's records on a target are all of another text than this one."""
-        return family not in self._families and _whose(family) in self._kernels
+    def before(self, family: str, extents: Mapping[str, int]) -> dict[str, Verdict]:
+        """By the words of their configurations, what is known of other texts of a kernel, on a target and at extents for which
+        nothing is known of this text; empty where something is. extents: by argument."""
+        found: dict[str, Verdict] = {}
+        for name in self._by_kernel.get(_whose(family), ()):
+            kind, _, words = name.partition(": ")
+            told = dict(word.split(" ", 1) for word in words.split(", "))
+            if all(told.get(arg) == str(size) for arg, size in extents.items()):
+                if kind == family:
+                    return {}
+                found[words] = self._entries[name]
+        return found
 
     def get(self, name: str) -> Verdict | None:
         """The recorded verdict, or None."""

@@ -72,8 +72,8 @@ def committed_here(path: Path) -> bool:
 
 
 def grown(asked: Sequence[Asked], ours: bool, args: argparse.Namespace) -> VerdictTable:
-    """The table after asking the toolchain, or dropping what is stale, or both; the file grows with it, beside what others write.
-    ours: the committed one."""
+    """The table after asking the toolchain, or dropping what is stale, or both; the file grows with it, beside what others
+    write. ours: the committed one."""
     from tqdm import tqdm
 
     from seqc.backends.triton_gpu.report.figures import ROUNDS, committed, known, pruned, refreshed
