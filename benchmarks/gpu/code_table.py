@@ -10,14 +10,18 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from math import exp, log
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from seqc.backends.triton_gpu.report.peer_kernels import PeerCall, peer_call, table
+from benchmarks.gpu import scan_bounds
+from seqc.backends.triton_gpu.report.peer_kernels import FLOAT32, PeerCall, peer_call, table
 from seqc.backends.triton_gpu.report.peers import PEERS, Peer
 from seqc.backends.triton_gpu.tuning.targets import Target, target_named
+from seqc.backends.triton_gpu.tuning.toolchain import refresh
+from seqc.backends.triton_gpu.tuning.verdicts import TABLE, VerdictTable
 from seqc.driver.explain.gpu_costs import Shape, costs
 from seqc.frontend.elaborate import load
 from seqc.frontend.sources import shipped
@@ -39,6 +43,8 @@ Written by `python -m benchmarks.gpu.code_table`; nothing here ran on a GPU. The
 were compiled by `python -m benchmarks.gpu.peer_code` with their own launches, at up to {tried} of the configurations that their
 tuning lists; the one of least modelled time is shown. Counts are instructions of the text, not executions. MMA: products of
 tensor cores; async: copies that are sent ahead. Times of ours are from machine code, but for the kernels that a shape names.
+Beside theirs, ours are called as they are: with log decays in float32, all else in bf16. Verdicts of another text than is
+emitted today: {stale}.
 """
 
 
@@ -112,11 +118,22 @@ def ours(target: Target, specs: Iterable[str]) -> Iterator[list[object]]:
                     yield [*told, said.toolchain.removeprefix("triton ")]
 
 
+def outdated(target: Target, specs: Iterable[str]) -> str:
+    """The kernels of usual shapes of which the toolchain has spoken in another text alone, or that there are none."""
+    found: dict[str, None] = {}
+    for spec in specs:
+        for one in costs(load(shipped()[spec]), target.name, SHAPES, STATES if spec in SPECS else {}):
+            for kernel in (*one.forward, *one.training):
+                if kernel.outdated:
+                    found[f"{kernel.kernel} {one.shape.split(' ')[-1]}"] = None
+    return ", ".join(found) or "none"
+
+
 def side_by_side(target: Target, specs: Iterable[str]) -> Iterator[list[object]]:
     """Ours and theirs at each shape, by the one model: milliseconds, and megabytes that are kept for backward. Kernels whose
     machine code is not known are named with the shape."""
     for spec in specs:
-        for mine in costs(load(shipped()[spec]), target.name, SHAPES, STATES):
+        for mine in costs(load(shipped()[spec]), target.name, SHAPES, STATES, wide=FLOAT32):
             call = peer_call(spec, mine.shape, target)
             unknown = dict.fromkeys(one.kernel for one in (*mine.forward, *mine.training) if one.code is None)
             names = ", ".join(one.removeprefix(f"{spec}_").removesuffix("_kernel") for one in unknown)
@@ -133,9 +150,12 @@ def page(target: Target) -> str:
     tried = max((one["tried"] for row in table().values() for one in row["kernels"]), default=0)
     head = ("recurrence", "kernel", "registers", "spilled", "KiB", *HEAD, "Triton")
     both = ("recurrence", "shape", "forward ms", "theirs", "ratio", "with backward ms", "theirs", "ratio", "saved MB", "theirs")
+    stale = outdated(target, (*SPECS, *WALKS))
     parts = [
-        PREFACE.format(tried=tried), "## Theirs: modelled and published\n", fit_text(),
+        PREFACE.format(tried=tried, stale=stale), "## Theirs: modelled and published\n", fit_text(),
         f"\n## Ours and theirs by the same model, {target.machine}\n", markdown(both, side_by_side(target, SPECS)),
+        f"\n## Scans beside the least that they could take, {target.machine}\n",
+        markdown(scan_bounds.HEAD, scan_bounds.rows(target)),
         f"\n## Theirs on {target.name}\n", markdown(head, theirs(target)),
         f"\n## Ours on {target.name}\n", markdown(head, ours(target, (*SPECS, *WALKS))),
     ]  # fmt: skip
@@ -160,6 +180,11 @@ def main(arguments: list[str] | None = None) -> int:
             given: list[Any] = ["--target", args.target, "--dim", f"K={width}", "--dim", f"V={width}", "--dim", f"P={width}"]
             given += [word for name, size in STATES.items() for word in ("--dim", f"{name}={size}")]
             seqc(["tiles", *SPECS, *given, "--refresh", "--prune"])
+        told = chain(*(costs(load(shipped()[spec]), args.target, SHAPES, STATES, wide=FLOAT32) for spec in SPECS))
+        jobs = [one.job for found in told for one in (*found.forward, *found.training) if one.verdict is None]
+        known = VerdictTable.load()
+        more = refresh(jobs, known)
+        VerdictTable.change(TABLE, ((key, more[key]) for key in more if key not in known))
     args.out.write_text(page(target_named(args.target)), encoding="utf-8")
     print(args.out)
     return 0

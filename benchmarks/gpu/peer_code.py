@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.gpu.peers import FLA
-from seqc.backends.triton_gpu.report.peer_kernels import TABLE
+from seqc.backends.triton_gpu.report.peer_kernels import FLOAT32, TABLE
 from seqc.backends.triton_gpu.tuning.machine_code import Text
 from seqc.backends.triton_gpu.tuning.multiprocessor import Code, spent
 from seqc.backends.triton_gpu.tuning.targets import Target, target_named
@@ -205,7 +205,8 @@ def called(spec: str, shape: Shape, shared: int) -> tuple[dict[str, Tensor], Cal
     function = getattr(import_module(module), name)
     x = {n: made(B, T, H, D) for n in "qkv"}
     if "g" in names.split():
-        x["g"] = made(B, T, H, D, dtype=torch.float32) if spec in ("gla", "kda") else made(B, T, H, dtype=torch.float32)
+        width = [D] if spec in ("gla", "kda") else []
+        x["g"] = made(B, T, H, *width, dtype=torch.float32 if "g" in FLOAT32 else torch.bfloat16)
     if "beta" in names.split():
         x["beta"] = made(B, T, H)
     if "use_gate_in_kernel" in variant:

@@ -2,12 +2,13 @@
 
 In: shipped specs whose recurrences have no matrix product, a shape, a target. Out: rows of `docs/benchmarks/machine-code.md`:
 modelled time of forward, what its inputs and outputs take at the data sheet's bandwidth, and what its special functions take at
-16 a cycle and multiprocessor: one for each exponential, logarithm, division and the like that a step asks for, of every element.
+16 a cycle and multiprocessor: one for each exponential, logarithm, division and the like that a step asks for, an element.
+Matrix products before and after a recurrence are torch's, and not counted on either side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
 
 from seqc.backends.triton_gpu.tuning.targets import Target
@@ -22,15 +23,16 @@ from seqc.ir.program import Program
 
 SCANS = ("mamba", "longhorn", "rwkv4", "hgrn", "s5", "lru")
 SHAPE = Shape(8, 2048, 32, 128)
+SIZES = {"longhorn": {"D": 4096, "N": 16}, "s5": {"D": 1024, "N": 1024}, "lru": {"M": 1024, "N": 1024}}
+"""Extents of specs with two open dims; others have 4,096 channels."""
 SPECIAL = 16  # functions a cycle of a multiprocessor
 BYTES = 2  # of an input's or output's number
 HEAD = ("scan", "shape", "forward ms", "memory ms", "special functions ms", "ratio", "bound by", "with backward ms")
 
 
-def bounds(program: Program, shape: Shape, target: Target) -> tuple[float, float]:
+def bounds(program: Program, sizes: Mapping[str, int], target: Target) -> tuple[float, float]:
     """Nanoseconds of (memory, special functions) that forward takes at least."""
-    sizes = sizes_of(program, shape)
-    steps = shape.batch * shape.steps
+    steps = SHAPE.batch * SHAPE.steps
 
     def elements(dims: tuple[str, ...]) -> int:
         return prod(sizes[d] for d in dims if d != BATCH)
@@ -50,18 +52,21 @@ def bounds(program: Program, shape: Shape, target: Target) -> tuple[float, float
 def rows(target: Target) -> Iterator[tuple[object, ...]]:
     """A row for each scan; kernels whose machine code is not known are named with the shape."""
     for spec in SCANS:
-        program = load(shipped()[spec])
-        for core, found in zip(gpu_cores(program), costs(program, target.name, [SHAPE], {}), strict=True):
-            memory, special = bounds(core.program, SHAPE, target)
-            yield row(core.program.name, found, memory, special)
+        program, given = load(shipped()[spec]), SIZES.get(spec, {})
+        for core, found in zip(gpu_cores(program), costs(program, target.name, [SHAPE], given), strict=True):
+            memory, special = bounds(core.program, {**sizes_of(core.program, SHAPE), **given}, target)
+            yield row(spec, found, memory, special)
 
 
-def row(name: str, found: Costs, memory: float, special: float) -> tuple[object, ...]:
+def row(spec: str, found: Costs, memory: float, special: float) -> tuple[object, ...]:
     """Modelled beside least times."""
-    unknown = dict.fromkeys(one.kernel for one in (*found.forward, *found.training) if one.code is None)
+    head = f"{found.program}_"
+    names = (one.kernel for one in (*found.forward, *found.training) if one.code is None)
+    unknown = dict.fromkeys(name.removeprefix(head).removesuffix("_kernel") for name in names)
     told = ", by the tile model: " + ", ".join(unknown) if unknown else ""
     took = found.nanoseconds(found.forward)
     bound = ", ".join(dict.fromkeys(one.bound for one in found.forward))
     figures = (f"{x / 1e6:.2f}" for x in (took, memory, special))
     trained = f"{found.nanoseconds(found.training) / 1e6:.2f}"
-    return name, f"{found.shape}{told}", *figures, f"{took / max(memory, special):.2f}", bound, trained
+    sizes = ", ".join(f"{d} {n}" for d, n in SIZES.get(spec, {"D": SHAPE.heads * SHAPE.width}).items())
+    return spec, f"B{SHAPE.batch} T{SHAPE.steps}, {sizes}{told}", *figures, f"{took / max(memory, special):.2f}", bound, trained

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.gpu import code_table
+from benchmarks.gpu import code_table, scan_bounds
 from benchmarks.gpu.peer_code import usual
 from seqc.backends.triton_gpu.report import peer_kernels
 from seqc.backends.triton_gpu.tuning.machine_code import CHAIN, MISS, Text, matched, trips, turns
 from seqc.backends.triton_gpu.tuning.multiprocessor import BARRIER, MEMORY, OVERLAP, Code, spent
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.backends.triton_gpu.tuning.toolchain import available, judge
+from seqc.frontend.elaborate import load
+from seqc.frontend.sources import shipped
 from tests.triton.test_toolchain import _job, _machine_code
 
 IR = """
@@ -151,3 +153,23 @@ def test_published_times_stand_beside_modelled_ones() -> None:
     found = list(code_table.fitted())
     assert len(found) >= 6 and all(0.5 < modelled / published < 2 for *_, published, modelled in found)
     assert code_table.fit_text().count("\n| ") == len(found) + 1
+
+
+@pytest.mark.parametrize("spec", [*code_table.SPECS, *(pytest.param(one, marks=pytest.mark.long) for one in code_table.WALKS)])
+def test_the_page_names_the_verdicts_that_are_of_another_text(spec: str) -> None:
+    """Where this fails, `python -m benchmarks.gpu.code_table` writes the page anew, after `--refresh` from new verdicts."""
+    page = " ".join(code_table.PAGE.read_text(encoding="utf-8").split())
+    named = page.split("Verdicts of another text than is emitted today: ")[1].split(". ## ")[0].split(", ")
+    found = code_table.outdated(target_named("sm_90"), [spec])
+    assert [one for one in named if one.startswith(f"{spec}_")] == ([] if found == "none" else found.split(", "))
+
+
+def test_scans_stand_beside_what_memory_and_special_functions_allow() -> None:
+    """By hand: u, z, delta and y of 4,096 channels, B and C of 16, in bf16; one exponential an element of the state, and of a channel
+    one special function for its gate and one for its step size."""
+    target = target_named("sm_90")
+    program = load(shipped()["mamba"])
+    memory, special = scan_bounds.bounds(program, {"D": 4096, "N": 16}, target)
+    assert memory == pytest.approx(2 * 8 * 2048 * (4 * 4096 + 2 * 16) / target.bytes_per_ns)
+    functions = 8 * 2048 * (4096 * 16 + 2 * 4096)
+    assert special == pytest.approx(functions / (16 * target.units * target.clock_mhz / 1000))

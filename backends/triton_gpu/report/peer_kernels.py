@@ -17,6 +17,8 @@ from seqc.backends.triton_gpu.tuning.pace import LAUNCH
 from seqc.backends.triton_gpu.tuning.targets import Target
 
 TABLE = Path(__file__).with_name("peer_kernels.json")
+FLOAT32 = ("g",)
+"""Inputs that these calls get in float32, beside others in bf16: log decays."""
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Report every spec at every shape."""
+    from seqc.backends.triton_gpu.report.peer_kernels import FLOAT32
     from seqc.cli.commands.tiles import known_targets
     from seqc.driver.explain.gpu_costs import costs
     from seqc.frontend.elaborate import load
 
     (target,) = known_targets([args.target])
-    found = [one for path in args.specs for one in costs(load(path), target, shapes(args), dict(args.dims))]
+    given, dims = shapes(args), dict(args.dims)
+    wide = FLOAT32 if args.peers else ()
+    found = [one for path in args.specs for one in costs(load(path), target, given, dims, wide=wide)]
     if args.json:
         print(json.dumps([one.data() for one in found], indent=2))
     else:
@@ -59,7 +62,8 @@ def text(costs: Costs, peers: bool = False) -> str:
     from seqc.driver.explain.phrases import wrapped
 
     rows = "step by step" if costs.rows == 1 else f"{costs.rows} rows a block"
-    lines = [f"{costs.program} on {costs.target}, {costs.shape}, bf16, {rows}"]
+    kinds = ", ".join(["bf16", *(f"{name} in fp32" for name in costs.wide)])
+    lines = [f"{costs.program} on {costs.target}, {costs.shape}, {kinds}, {rows}"]
     notes: list[str] = []
     table: list[tuple[str, ...]] = [HEAD]
     parts = (("forward", costs.forward), ("forward and backward", costs.training))

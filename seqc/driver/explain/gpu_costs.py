@@ -108,6 +108,8 @@ class Costs:
     """Bytes of the inputs, which are kept too."""
     fixed: Mapping[str, int]
     """Extents that the kernels are made for."""
+    wide: tuple[str, ...]
+    """Inputs that come in fp32."""
     forward: tuple[KernelCost, ...]
     training: tuple[KernelCost, ...]
 
@@ -148,7 +150,7 @@ def _of_core(
     program: Program, form: str | None, target: str, shapes: Iterable[Shape], dims: Mapping[str, int], table: VerdictTable,
     wide: Collection[str],
 ) -> list[Costs]:
-    found = []
+    found, wide = [], [name for name in wide if name in program.inputs]
     chosen: dict[tuple[tuple[str, int], ...], tuple[Pacing, Chosen]] = {}
     for shape in shapes:
         sizes = sizes_of(program, shape) | {d: n for d, n in dims.items() if d in program.dims}
@@ -158,7 +160,7 @@ def _of_core(
         if key not in chosen:
             blocks = lowerings(fix_dims(program, fixed), form)
             best = tiles_of(blocks, target, extents(blocks[0].program), table=table)
-            chosen[key] = pacing(best), _called(best, table, [name for name in wide if name in program.inputs])
+            chosen[key] = pacing(best), _called(best, table, wide)
         found.append(_costs(*chosen[key], shape, sizes, fixed, target_named(target), wide))
     return found
 
@@ -232,7 +234,8 @@ def _costs(
     every_step = sum(math.prod(sizes[d] for d in a.axes[2:]) for a in plan.values)  # in the type of the inputs
     kept += BYTES[KIND] * shape.batch * shape.steps * every_step
     given = shape.batch * shape.steps * saved_bytes(chosen.block.program, sizes)[1]
-    return Costs(name, target.name, str(shape), chosen.block.rows, kept, given, fixed, tuple(infer), (*forward, *back))
+    rows, trained = chosen.block.rows, (*forward, *back)
+    return Costs(name, target.name, str(shape), rows, kept, given, fixed, tuple(wide), tuple(infer), trained)
 
 
 def _spanned(
