@@ -14,6 +14,7 @@ from seqc.backends.triton_gpu.bodies import Bodies, moving
 from seqc.backends.triton_gpu.kernel import STEPS, Add, Array, Item, Let, Load, Loop, Note, Store, StoreSum, Zero, in_three
 from seqc.backends.triton_gpu.parting import KNOWN, counted_once, held
 from seqc.backends.triton_gpu.roles import Roles
+from seqc.backends.triton_gpu.shared_products import reordered
 from seqc.backends.triton_gpu.sharing import Part
 from seqc.backends.triton_gpu.uses import Uses
 from seqc.emit.names import safe_name
@@ -42,6 +43,7 @@ class Gradients(Bodies):
         self.part = part
         if part.dim is not None:
             roots = {key: n for key, n in self.backward.items() if unpieced(key) in part.keys}
+            roots, _ = reordered(roots, alone=True)
             self.backward = {**self.backward, **counted_once(roots, part.dim, self.pairs)}
             self.moving |= moving(self.backward.values())
 

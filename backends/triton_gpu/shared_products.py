@@ -59,21 +59,23 @@ def joined(outputs: Mapping[str, Node]) -> tuple[dict[str, Node], Done]:
     return {key: done[n] for key, n in outputs.items()}, done
 
 
-def reordered(outputs: Mapping[str, Node]) -> tuple[dict[str, Node], Done]:
-    """Sums of sums over no steps the other way round, where the inner one is there as a gradient."""
+def reordered(outputs: Mapping[str, Node], alone: bool = False) -> tuple[dict[str, Node], Done]:
+    """Sums of sums over no steps the other way round, where the inner one is there as a gradient. alone: the outputs are all that
+    a kernel computes; an inner sum of a cotangent then goes too where nothing else takes it."""
     order = topological(outputs.values())
     late = depends(order, leaves(order, "cot"))
+    users = Counter(a for n in order for a in n.args) + Counter(outputs.values())
     sums = [n for n in order if n in late and _is_product(n) and not any(map(is_time, n.names("over")))]
     there = {(frozenset(n.args[0].args), n.names("over")): n for n in sums}
     found: dict[Node, tuple[Node, Node, tuple[str, ...]]] = {}
     for n in sums:
         for old, a in _factors(n):
-            if _is_product(old) and old not in late and not set(old.names("over")) & set(a.dims):
+            free = old not in late or (alone and users[old] == users[n.args[0]] == 1)
+            if _is_product(old) and free and not set(old.names("over")) & set(a.dims):
                 for b, c in _factors(old):
                     inner = there.get((frozenset((a, c)), n.names("over")))
                     if inner is not None and not set(n.names("over")) & set(b.dims):
                         found.setdefault(n, (b, inner, old.names("over")))
-    users = Counter(a for n in order for a in n.args) + Counter(outputs.values())
     done: Done = {}
     new: dict[Node, Node] = {}
     for n in topological([*(inner for _, inner, _ in found.values()), *outputs.values()]):

@@ -165,7 +165,7 @@ def test_the_page_names_the_verdicts_that_are_of_another_text(spec: str) -> None
 
 
 def test_scans_stand_beside_what_memory_and_special_functions_allow() -> None:
-    """By hand: u, z, delta and y of 4,096 channels, B and C of 16, in bf16; one exponential an element of the state, and of a channel
+    """By hand: u, z, delta and y of 4,096 channels, B and C of 16, in bf16; one exponential an element of the state, a channel
     one special function for its gate and one for its step size."""
     target = target_named("sm_90")
     program = load(shipped()["mamba"])

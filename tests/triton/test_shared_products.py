@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from seqc.backends.triton_gpu.pairing import pair
+from seqc.backends.triton_gpu.products import Products
 from seqc.backends.triton_gpu.roles import assign_roles
-from seqc.backends.triton_gpu.shared_products import joined, shared
+from seqc.backends.triton_gpu.schedule import schedule
+from seqc.backends.triton_gpu.shared_products import joined, reordered, shared
 from seqc.driver.pipeline import lower
 from seqc.frontend.elaborate import load
 from seqc.ir.graph import const, leaf, leaves, node, renamed, topological, total
@@ -76,3 +78,28 @@ def test_a_factor_that_has_no_dim_of_a_sum_leaves_it() -> None:
     paired, _ = pair({"gradient": total(rows * h, ("H", "P")), "state": total(rows * b, ("t",))}, roles)
     products = {frozenset(n.args[0].args) for n in topological([paired["gradient"]]) if n.op == "sum"}
     assert products == {frozenset((x, h))} and paired["gradient"].op == "mul"
+
+
+def test_in_a_kernel_of_its_own_a_product_of_a_cotangent_goes_where_nothing_else_takes_it() -> None:
+    """sum[P](x * sum[N](b * dS)) beside sum[P](x * dS), by numbers; where the inner sum is an output too, both stay."""
+    x, b = leaf("input", "x", ("B", "t", "P")), leaf("input", "b", ("B", "t", "N"))
+    d = leaf("cot", "S.next", ("B", "P", "N"))
+    inner = total(b * d, ("N",))
+    roots = {"d.b": total(x * d, ("P",)), "d.g": total(x * inner, ("P",))}
+    assert reordered(roots)[0] == roots, "another kernel may have the first of them"
+    assert reordered({**roots, "d.x": inner}, alone=True)[0]["d.g"] is roots["d.g"]
+    found = reordered(roots, alone=True)[0]
+    assert sum(n.op == "sum" for n in topological(found.values())) == 2 and found["d.b"] is roots["d.b"]
+    rng = np.random.default_rng(2)
+    values = {n: rng.normal(size=[SIZES[a] for a in n.names("shape")]) for n in (x, b, d)}
+    axes = ("".join(n.names("shape")).lower() for n in (x, b, d))
+    expected = np.einsum(f"{','.join(axes)}->bt", *values.values())
+    np.testing.assert_allclose(evaluate(found, values, SIZES)["d.g"], expected, rtol=1e-12)
+
+
+def test_mamba2_multiplies_by_the_cotangent_of_its_states_once_in_each_kernel() -> None:
+    found = schedule(lower(load(SPECS / "mamba2.seq"), "chunkwise", 16))
+    for name in ("gradients_P", "gradients_N"):
+        products = Products(found.kernel(name), found.of(name).roles).of.values()
+        assert sum(any(n.op == "leaf" and n.text("kind") == "cot" and "next" in n.text("name")
+                       for n in (p.left.node, p.right.node)) for p in products) == 1, name
