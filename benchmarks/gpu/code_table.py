@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.gpu import scan_bounds
+from seqc.backends.triton_gpu.report.figures import committed
 from seqc.backends.triton_gpu.report.peer_kernels import FLOAT32, PeerCall, peer_call, table
 from seqc.backends.triton_gpu.report.peers import PEERS, Peer
 from seqc.backends.triton_gpu.tuning.targets import Target, target_named
@@ -129,15 +130,22 @@ def outdated(target: Target, specs: Iterable[str]) -> str:
     return ", ".join(found) or "none"
 
 
+def short(spec: str, kernels: Iterable[str]) -> str:
+    """Names of a spec's kernels, each once."""
+    return ", ".join(dict.fromkeys(one.removeprefix(f"{spec}_").removesuffix("_kernel") for one in kernels))
+
+
 def side_by_side(target: Target, specs: Iterable[str]) -> Iterator[list[object]]:
     """Ours and theirs at each shape, by the one model: milliseconds, and megabytes that are kept for backward. Kernels whose
     machine code is not known are named with the shape."""
     for spec in specs:
         for mine in costs(load(shipped()[spec]), target.name, SHAPES, STATES, wide=FLOAT32):
             call = peer_call(spec, mine.shape, target)
-            unknown = dict.fromkeys(one.kernel for one in (*mine.forward, *mine.training) if one.code is None)
-            names = ", ".join(one.removeprefix(f"{spec}_").removesuffix("_kernel") for one in unknown)
-            row: list[object] = [spec, mine.shape + (f", by the tile model: {names}" if names else "")]
+            every, known = (*mine.forward, *mine.training), committed()
+            told = ", by the tile model: ", [one.kernel for one in every if one.code is None]
+            narrow = ", decays in bf16: ", [one.kernel for one in every if one.code is not None and one.job.key not in known]
+            notes = (words + short(spec, names) for words, names in (told, narrow) if names)
+            row: list[object] = [spec, mine.shape + "".join(notes)]
             for backward, kernels in ((False, mine.forward), (True, mine.training)):
                 own = mine.nanoseconds(kernels) / 1e6
                 other = None if call is None else call.nanoseconds(backward) / 1e6
@@ -180,11 +188,12 @@ def main(arguments: list[str] | None = None) -> int:
             given: list[Any] = ["--target", args.target, "--dim", f"K={width}", "--dim", f"V={width}", "--dim", f"P={width}"]
             given += [word for name, size in STATES.items() for word in ("--dim", f"{name}={size}")]
             seqc(["tiles", *SPECS, *given, "--refresh", "--prune"])
+        committed.cache_clear()
         told = chain(*(costs(load(shipped()[spec]), args.target, SHAPES, STATES, wide=FLOAT32) for spec in SPECS))
-        jobs = [one.job for found in told for one in (*found.forward, *found.training) if one.verdict is None]
         known = VerdictTable.load()
-        more = refresh(jobs, known)
+        more = refresh([one.job for found in told for one in (*found.forward, *found.training)], known)
         VerdictTable.change(TABLE, ((key, more[key]) for key in more if key not in known))
+        committed.cache_clear()
     args.out.write_text(page(target_named(args.target)), encoding="utf-8")
     print(args.out)
     return 0

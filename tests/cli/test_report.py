@@ -48,6 +48,20 @@ def test_figures_of_a_kernel() -> None:
     assert found.nanoseconds(found.forward) == forward.nanoseconds + LAUNCH
 
 
+def test_decays_in_float32_move_two_bytes_more_a_step_and_head() -> None:
+    """Each kernel reads the decays once; what was said of them in bf16 stands until the toolchain is asked."""
+    program, shape = load(SPECS / "simple_gla.seq"), Shape(8, 256, 16, 64)
+    (narrow,) = costs(program, "sm_90", [shape], {}, VerdictTable())
+    (unknown,) = costs(program, "sm_90", [shape], {}, VerdictTable(), wide=("g", "beta"))
+    assert unknown.wide == ("g",) and [one.bytes for one in unknown.training] == [one.bytes for one in narrow.training]
+    jobs = [one.job for one in unknown.training]
+    for job, one in zip(jobs, narrow.training, strict=True):
+        assert dict(job.configuration.signature) == {**dict(one.job.configuration.signature), "p_g": "*fp32"}
+    (found,) = costs(program, "sm_90", [shape], {}, VerdictTable({job.key: GOOD for job in jobs}), wide=("g", "beta"))
+    for one, other in zip(found.training, narrow.training, strict=True):
+        assert one.verdict == GOOD and one.bytes - other.bytes == 2 * 8 * 256 * 16, one.kernel
+
+
 def test_partial_results_are_launches_too() -> None:
     (found,) = costs(load(SPECS / "simple_gla.seq"), "sm_80", [Shape(8, 256, 64, 64)], {}, table("simple_gla", GOOD))
     *others, last = found.training

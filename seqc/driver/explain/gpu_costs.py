@@ -166,13 +166,17 @@ def _of_core(
 
 
 def _called(chosen: Chosen, table: VerdictTable, wide: Collection[str]) -> Chosen:
-    """A choice, its kernels as a call runs them that gives some inputs in fp32."""
+    """A choice, its kernels as a call runs them that gives some inputs in fp32. Where the toolchain has not been asked about
+    that, a kernel stays as it is with bf16: its job is then no key of the table."""
     if not wide:
         return chosen
     lowered, kernels = Lowered(chosen.block, chosen.sizes, KIND, wide), dict(chosen.kernels)
     for name, one in kernels.items():
         job = lowered.jobs(name, chosen.target).job(one.tiles)
-        kernels[name] = replace(one, job=job, verdict=table.get(job.key), summary=lowered.kernel(name)[1])
+        said = table.get(job.key)
+        kernels[name] = replace(one, job=job) if said is None else replace(
+            one, job=job, verdict=said, summary=lowered.kernel(name)[1]
+        )
     return replace(chosen, kernels=kernels)
 
 
