@@ -155,7 +155,7 @@ def test_records_of_another_text_are_told_from_none() -> None:
     now, then = (family(one.source, one.kernel, one.target) for one in (job, other))
     assert now != then
     table = VerdictTable({other.key: said, wider.key: said})
-    assert table.before(now, {"K": 64}) == {job.configuration.words: said}
+    assert table.before(now, {"K": 64}) == {job.configuration.tiles: said}
     assert not table.before(then, {"K": 64}) and not table.before(now, {"K": 128}) and not table.before(now, {"K": 32})
     assert not VerdictTable().before(now, {"K": 64})
 

@@ -168,7 +168,7 @@ def inherited(lowered: Lowered, target: str, table: VerdictTable) -> Iterator[Jo
         model, found = KernelModel(summary, target_named(target), workload), []
         for tiles in tile_choices(summary, target_named(target)):
             job = jobs.job(lowered.tiles(name, tiles))
-            said = before.get(job.configuration.words)
+            said = before.get(job.configuration.tiles)
             took = None if said is None or said.error is not None else model.told(said, {"C": lowered.block.rows, **tiles})
             found += [] if took is None else [(took.nanoseconds, job)]
         yield from (job for _, job in sorted(found, key=lambda one: one[0])[:INHERITED])

@@ -52,8 +52,13 @@ class Configuration:
     @property
     def words(self) -> str:
         """`H 8, K 64, BV 32, 4 warps, 2 stages`, and a fingerprint of the types of the arguments."""
+        return f"{self.tiles}, types {_types(self.signature)}"
+
+    @property
+    def tiles(self) -> str:
+        """The same without the types: arguments of another text have another order."""
         sizes = [f"{name} {value}" for name, value in self.constants]
-        return ", ".join([*sizes, f"{self.warps} warps", f"{self.stages} stages", f"types {_types(self.signature)}"])
+        return ", ".join([*sizes, f"{self.warps} warps", f"{self.stages} stages"])
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ class VerdictTable:
         return family in self._families
 
     def before(self, family: str, extents: Mapping[str, int]) -> dict[str, Verdict]:
-        """By the words of their configurations, what is known of other texts of a kernel, on a target and at extents for which
+        """By the tiles of their configurations, what is known of other texts of a kernel, on a target and at extents for which
         nothing is known of this text; empty where something is. extents: by argument."""
         found: dict[str, Verdict] = {}
         for name in self._by_kernel.get(_whose(family), ()):
@@ -174,7 +179,7 @@ class VerdictTable:
             if all(told.get(arg) == str(size) for arg, size in extents.items()):
                 if kind == family:
                     return {}
-                found[words] = self._entries[name]
+                found[words.rpartition(", types ")[0]] = self._entries[name]
         return found
 
     def get(self, name: str) -> Verdict | None:
