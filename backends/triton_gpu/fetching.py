@@ -61,3 +61,15 @@ def _rewritten(items: Iterable[Item], onward: bool) -> tuple[Item, ...]:
                 item = replace(item, body=_rewritten(item.body, onward))
         out.append(item)
     return tuple(out)
+
+
+def step_of(item: Fetch, steps: int, low: str, high: str, now: str = "i_t") -> str:
+    """The step or block that lies so many behind the first one, or behind that of the loop; of those past the end the last."""
+    if not item.start:
+        steps += item.ahead
+    first = f"{high} - 1" if item.reverse else low
+    if item.start and not steps:
+        return first
+    base = first if item.start else now
+    base = f"{base} - {steps}" if item.reverse else str(steps) if base == "0" else f"{base} + {steps}"
+    return f"tl.maximum({base}, {low})" if item.reverse else f"tl.minimum({base}, {high} - 1)"

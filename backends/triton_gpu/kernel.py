@@ -14,6 +14,7 @@ from typing import TypeAlias
 from seqc.backends.triton_gpu.roles import Roles
 from seqc.ir.block import ROW
 from seqc.ir.graph import Node
+from seqc.ir.keys import slope_of
 
 # Axes of arrays that are no dims of the graph.
 STEPS = "T"  # the sequence
@@ -46,7 +47,7 @@ class Array:
 
     def of(self, inputs: Collection[str]) -> bool:
         """Whether it is one of these inputs, or the gradient of one."""
-        return self.role in ("input", "grad") and self.source.removeprefix("d.") in inputs
+        return self.source in inputs if self.role == "input" else self.role == "grad" and slope_of(self.source).name in inputs
 
     @property
     def partial(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import pairwise
 
 from seqc.backends.triton_gpu.address import Addresses, Scope
+from seqc.backends.triton_gpu.fetching import step_of
 from seqc.backends.triton_gpu.kernel import (
     SPANS,
     Add,
@@ -191,7 +192,7 @@ class ItemPrinter:
         for steps in range(item.ahead if item.start else 1):
             if item.start or item.ahead:
                 self.addresses.step = self.names.fresh("i_start" if item.start else "i_next")
-                self.scope.lines.append(f"{self.addresses.step} = {_step(item, steps, *ends)}")
+                self.scope.lines.append(f"{self.addresses.step} = {step_of(item, steps, *ends)}")
             for load in item.loads:
                 self.fetch_one(load, item, steps, ends[1] == "T")
         self.addresses.step, self.scope = "i_t", outer
@@ -202,7 +203,7 @@ class ItemPrinter:
         names, addresses, outer = self.names, self.addresses, self.scope
         addresses.block = names.fresh("i_start" if item.start else "i_next")
         addresses.near = names.fresh("o_start" if item.start else "o_next")
-        at = _step(item, 0, low, high, "i_n")
+        at = step_of(item, 0, low, high, "i_n")
         self.scope.lines.append(f"{addresses.block} = {f'({at})' if ' - ' in at and at[-1] != ')' else at} * {names.use('BT')}")
         for load in item.loads:
             self.fetch_one(load, item, 0, True)
@@ -395,15 +396,3 @@ class ItemPrinter:
             if n in level and level[n].code.startswith("b_") and level[n].code.isidentifier():
                 return level[n].code[2:]
         return None
-
-
-def _step(item: Fetch, steps: int, low: str, high: str, now: str = "i_t") -> str:
-    """The step or block that lies so many behind the first one, or behind that of the loop; of those past the end the last."""
-    if not item.start:
-        steps += item.ahead
-    first = f"{high} - 1" if item.reverse else low
-    if item.start and not steps:
-        return first
-    base = first if item.start else now
-    base = f"{base} - {steps}" if item.reverse else str(steps) if base == "0" else f"{base} + {steps}"
-    return f"tl.maximum({base}, {low})" if item.reverse else f"tl.minimum({base}, {high} - 1)"

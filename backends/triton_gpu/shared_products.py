@@ -60,8 +60,8 @@ def joined(outputs: Mapping[str, Node]) -> tuple[dict[str, Node], Done]:
 
 
 def reordered(outputs: Mapping[str, Node], alone: bool = False) -> tuple[dict[str, Node], Done]:
-    """Sums of sums over no steps the other way round, where the inner one is there as a gradient. alone: the outputs are all that
-    a kernel computes; an inner sum of a cotangent then goes too where nothing else takes it."""
+    """Sums of sums over no steps the other way round, where the inner one is there as a gradient. alone: the outputs are all
+    that a kernel computes; an inner sum of a cotangent then goes too where nothing else takes it."""
     order = topological(outputs.values())
     late = depends(order, leaves(order, "cot"))
     users = Counter(a for n in order for a in n.args) + Counter(outputs.values())
