@@ -42,7 +42,7 @@ class Lifted:
         self.program = program
         self.known = known
         self.memo: dict[Node, Node] = {}
-        self.atoms = {n: frozenset((n,)) for n in _values(program)}  # see `_below`
+        self.atoms = {n: frozenset(((n, ""),)) for n in _values(program)}  # see `_below`
         self.chunks: dict[Node, tuple[Chunk, bool]] = {}  # step node (old or new value) -> its chunk, read before?
         # the same for coupled states, with the state's number
         self.systems: dict[Node, tuple[System | Turning | Parts, int, bool]] = {}
@@ -86,7 +86,7 @@ class Lifted:
         """x, an innermost sum over chunkwise states, as readouts; None for anything else."""
         every = (*self.chunks, *self.systems)
         below = self._below(x) if every else frozenset()
-        atoms = [a for a in every if a in below] if below else []
+        atoms = [a for a in every if (a, "") in below] if below else []
         if not atoms:
             return None
         if x in atoms and self._narrow(x):
@@ -111,11 +111,14 @@ class Lifted:
             out = out + p
         return out
 
-    def _below(self, x: Node) -> frozenset[Node]:
-        """The nearest values of states at or below a node."""
+    def _below(self, x: Node) -> frozenset[tuple[Node, str]]:
+        """The nearest values of states at or below a node, with "", and with each of its dims that is summed on the way."""
         for n in postorder([x], lambda n: () if self.known(n) else n.args, self.atoms):
             below = [] if self.known(n) else [self.atoms[a] for a in dict.fromkeys(n.args) if self.atoms[a]]
-            self.atoms[n] = below[0] if len(below) == 1 else frozenset().union(*below)
+            found = below[0] if len(below) == 1 else frozenset().union(*below)
+            over = n.names("over") if found and n.op == "sum" else ()
+            summed = {(a, d) for a, _ in found for d in over if d in a.dims}
+            self.atoms[n] = found if summed <= found else found | summed
         return self.atoms[x]
 
     def _narrow(self, atom: Node) -> bool:
@@ -141,12 +144,15 @@ class Lifted:
         """The affine form of a sum that contracts states directly: in all of them, or in one (the others are factors)."""
         owners = {a: id(self.chunks[a][0] if a in self.chunks else self.systems[a][0]) for a in atoms}
         single = [[a for a in atoms if owners[a] == o] for o in dict.fromkeys(owners.values())]
+        summed = x.names("over")
+        mixed = {a for a, d in self._below(x) if d and d not in summed}  # sums below have contracted them already
         for group in (atoms, *single):
+            if not mixed.isdisjoint(group):
+                continue
             try:
                 form = affine(x, group)
             except NotAffine:
                 continue
-            summed = x.names("over")
             if all(t.over and not t.across and set(t.over) == {d for d in summed if d in (*t.state.dims, *t.over)}
                    for t in form.terms):
                 return form
