@@ -1,6 +1,7 @@
-"""program, components -> every claim `eigenvalues S in [lo, hi]` proved, or refused.
+"""program, components -> every claim `eigenvalues S in [lo, hi]` proved, or refused; and what is known of all transitions.
 
-Needs: classify, spectra. Gives: `Reason`s for `explain`. A claim means: real eigenvalues lie in [lo, hi], others in the
+Needs: classify, spectra. Gives: `Reason`s for `explain`. Only states that a claim is about, or whoever tells of a program, ask
+for spectra: no lowering does. A claim means: real eigenvalues lie in [lo, hi], others in the
 disc of radius min(-lo, hi). Refusals are SpecErrors: `false-claim` with an eigenvalue and the values of inputs that
 break it, `unproved-claim` with what is proved instead and what to declare.
 """
@@ -28,21 +29,28 @@ MOST_LEAVES = 6
 
 
 @found_once
-def check_claims(
-    program: Program, components: Iterable[Component], sizes: Mapping[str, int] | None = None
-) -> tuple[Reason, ...]:
-    """A reason per state, and one per proved claim. Raises SpecError with all claims that do not hold."""
-    spectra = Spectra(program, components, sizes)
+def check_claims(program: Program, components: Iterable[Component]) -> tuple[Reason, ...]:
+    """A reason for each proved claim. Raises SpecError with all claims that do not hold."""
+    spectra = _spectra(program, components)
     problems = [p for claim in program.claims if (p := _problem(spectra, claim)) is not None]
     if problems:
         raise SpecError(problems)
-    out = [Reason("eigenvalues", name, spectra.words(name)) for name in spectra.of]
-    out += [Reason("claim", c.state, f"eigenvalues in {c.range}: proved") for c in program.claims]
-    return tuple(out)
+    return tuple(Reason("claim", c.state, f"eigenvalues in {c.range}: proved") for c in program.claims)
+
+
+def transitions(program: Program, components: Iterable[Component]) -> tuple[Reason, ...]:
+    """What is known of each state's transition."""
+    spectra = _spectra(program, components)
+    return tuple(Reason("eigenvalues", name, spectra.words(name)) for name in spectra.components)
+
+
+@found_once
+def _spectra(program: Program, components: Iterable[Component]) -> Spectra:
+    return Spectra(program, components)
 
 
 def _problem(spectra: Spectra, claim: Claim) -> Diagnostic | None:
-    s = spectra.of[claim.state]
+    s = spectra.spectrum(claim.state)
     wide = Interval(claim.range.lo - SLACK, claim.range.hi + SLACK)
     if s.range is not None and s.range.inside(wide):
         return None

@@ -9,7 +9,7 @@ Needs: classify. Gives: a `Spectrum` per state. Per component:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import pairwise
@@ -24,6 +24,7 @@ from seqc.analysis.rotation import rotation
 from seqc.ir.formula import spell
 from seqc.ir.graph import Node, const, depends, topological, transform
 from seqc.ir.intervals import INF, Interval
+from seqc.ir.once import found_once
 from seqc.ir.ops import TABLE
 from seqc.ir.program import Program
 from seqc.passes.claims.bounds import Bound, bound, compose, contracted
@@ -44,28 +45,31 @@ class Spectrum:
 
 
 class Spectra:
-    """The transition of every state of a program. `sizes`: extents of dims, where the caller knows them."""
+    """The transition of every state of a program."""
 
-    def __init__(
-        self, program: Program, components: Iterable[Component], sizes: Mapping[str, int] | None = None
-    ) -> None:
+    def __init__(self, program: Program, components: Iterable[Component]) -> None:
         self.program = program
-        self.sizes = sizes
-        known = interval_of(program, sizes or None)
+        known = interval_of(program)
         self.states = {name: known.get(d.leaf(), d.range) for name, d in program.states.items()}
         self.components = {name: c for c in components for name in c.states}
         self._facts: Facts | None = None
-        self.of: dict[str, Spectrum] = {}
-        for name, c in self.components.items():
-            first = self.of.get(c.states[0]) if c.forms and len(c.states) > 1 else None  # all of such a component share one
-            self.of[name] = replace(first, state=name) if first else self._spectrum(name, c)
+
+    @property
+    def of(self) -> dict[str, Spectrum]:
+        """The transition of each state."""
+        return {name: self.spectrum(name) for name in self.components}
 
     def survey(self, nodes: Iterable[Node]) -> Facts:
         """What the ranges prove of any nodes over the program's leaves."""
-        self._facts = survey(self.program, nodes, self.states, self.sizes, self._facts)
+        self._facts = survey(self.program, nodes, self.states, None, self._facts)
         return self._facts
 
-    def _spectrum(self, name: str, c: Component) -> Spectrum:
+    @found_once
+    def spectrum(self, name: str) -> Spectrum:
+        """The transition of a state."""
+        c = self.components[name]
+        if c.forms and name != c.states[0]:  # all of such a component share one
+            return replace(self.spectrum(c.states[0]), state=name)
         if c.kind == "taps":
             return Spectrum(name, Interval(0.0, 0.0), c.why)
         if c.forms and len(c.states) == 1:
@@ -161,7 +165,7 @@ class Spectra:
 
     def words(self, name: str) -> str:
         """One line about a state's transition, for `explain`."""
-        s = self.of[name]
+        s = self.spectrum(name)
         if s.range is None:
             return f"not known: {s.why}"
         if not s.exact and s.range.lo == s.range.hi == 0.0:  # nothing of its past is in it

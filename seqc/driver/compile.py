@@ -23,7 +23,7 @@ from seqc.driver.compose.stages import Made, lone
 from seqc.driver.compose.taps import RUNTIME, tap_functions
 from seqc.driver.convolution import system
 from seqc.driver.options import DEFAULTS, Options
-from seqc.driver.pipeline import Watch, blamed, check, fix_dims
+from seqc.driver.pipeline import Watch, blamed, check, fix_dims, told_transitions
 from seqc.driver.signature_of import closed_loop, signature
 from seqc.emit import Kernels, Signature, emit
 from seqc.emit.beside import beside
@@ -145,7 +145,7 @@ def _lowered(plan: Plan, options: Options, watch: Watch | None) -> dict[str, Blo
     for stage in plan.cores:
         block = torch_block(stage, options, None if found else watch)
         own = (r for r in plan.told if r.topic == "newton" and r.subject == ", ".join(stage.program.states))
-        found[stage.name] = replace(block, reasons=(*block.reasons, *own))
+        found[stage.name] = replace(block, reasons=(*block.reasons, *told_transitions(stage.program), *own))
     return found
 
 

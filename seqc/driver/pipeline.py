@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from seqc.diagnostics import Refusal, SeqcBug, Unsupported, near_miss
-from seqc.ir.block import Block
+from seqc.ir.block import Block, Reason
 from seqc.ir.graph import Node
 from seqc.ir.inside import exposed
 from seqc.ir.once import found_once
@@ -20,6 +20,7 @@ from seqc.ir.two_axes import lowered
 from seqc.ir.verify import verify, verify_block, verify_program
 from seqc.passes import CHECKS, PIPELINE, Stage
 from seqc.passes.blocks.choose import GPU, Candidate, Machine, Offers, fewer_rows, same_form
+from seqc.passes.claims import transitions
 from seqc.passes.simplify.simplify import folded
 
 FORMS = ("step", "scan", "chunkwise")
@@ -74,6 +75,12 @@ def _rows(rows: int | None) -> int | None:
 def check(program: Program, watch: Watch | None = None) -> dict[str, object]:
     """What the stages before any lowering find: components, ranges, claims. Raises SpecError."""
     return run([stage for stage in PIPELINE if stage.name in CHECKS], {"program": program}, watch)
+
+
+def told_transitions(program: Program) -> tuple[Reason, ...]:
+    """What is known of the transition of each state of a program."""
+    found = check(program)
+    return transitions(found["program"], found["components"])  # type: ignore[arg-type]
 
 
 def run(stages: Iterable[Stage], given: Mapping[str, object], watch: Watch | None = None) -> dict[str, object]:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from seqc.analysis.cost import cost
 from seqc.diagnostics import Diagnostic, Label, Refusal, SeqcBug, Source, Span
-from seqc.driver.pipeline import check
+from seqc.driver.pipeline import check, told_transitions
 from seqc.editor.occurrences import Occurrence, occurrences
 from seqc.editor.words import CONSTANT_HELP, FUNCTION_HELP, MARK_HELP, ONCE_HELP, STATEMENT_HELP
 from seqc.frontend import syntax
@@ -183,7 +183,8 @@ class Document:
         own = part_names(name, True) if f"{name}_re" in program.states else (name,)
         told += [f"class: {c.kind}; {c.why}" for c in components if set(own) & set(c.states)]
         words = {"eigenvalues": "transition", "claim": "claim"}
-        told += [f"{words.get(r.topic, r.topic)}: {r.text}" for r in claims if r.subject in own]
+        more = told_transitions(program) if components else ()
+        told += [f"{words.get(r.topic, r.topic)}: {r.text}" for r in (*more, *claims) if r.subject in own]
         return told
 
     def _whole(self) -> str:

@@ -9,7 +9,7 @@ from seqc.diagnostics import SpecError
 from seqc.frontend.elaborate import load
 from seqc.ir.graph import BATCH, leaves
 from seqc.ir.intervals import INF, Interval
-from seqc.passes.claims import check_claims
+from seqc.passes.claims import check_claims, transitions
 from seqc.passes.claims.spectra import Spectra
 from seqc.passes.classify import classify
 from seqc.passes.simplify.simplify import simplify
@@ -118,7 +118,8 @@ def refusal(text: str) -> SpecError:
 
 def test_a_true_claim_is_proved_with_its_eigenvalues() -> None:
     program = load(HEAD + DELTA + TAIL + "eigenvalues S in [-1, 1]\n")
-    reasons = {r.topic: r.text for r in check_claims(program, classify(program))}
+    components = classify(program)
+    reasons = {r.topic: r.text for r in (*check_claims(program, components), *transitions(program, components))}
     assert reasons["claim"] == "eigenvalues in [-1, 1]: proved"
     assert reasons["eigenvalues"].startswith("eigenvalues in [-1, 1]: `1` and `1 - beta`")
 
