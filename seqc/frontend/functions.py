@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TypeAlias
 
 from seqc.analysis.running_maximum import from_maximum
@@ -23,7 +22,6 @@ from seqc.frontend.values import (
     Value,
     apply,
     constant_of,
-    number,
     part,
     real,
     reduced,
@@ -64,9 +62,6 @@ def _op(name: str, arity: int) -> Function:
     return Function(expand, arity, arity, takes_complex=name in RULES)
 
 
-_add, _sub, _mul, _div = (partial(apply, op) for op in ("add", "sub", "mul", "div"))
-
-
 def total(x: Value, dims: Dims) -> Value:
     """sum[dims](x)"""
     return reduced("sum", real(x), dims)
@@ -76,20 +71,20 @@ def mean(x: Value, dims: Dims) -> Value:
     """sum[dims](x) / (their extents)"""
     count = Value(size(dims[0]))
     for dim in dims[1:]:
-        count = _mul(count, Value(size(dim)))
-    return _div(total(x, dims), count)
+        count = count * Value(size(dim))
+    return total(x, dims) / count
 
 
 def _variance(x: Value, dims: Dims) -> Value:
     """The mean of the squared distances from the mean (divided by the extent, not by one less)."""
-    centred = _sub(x, mean(x, dims))
-    return mean(_mul(centred, centred), dims)
+    centred = x - mean(x, dims)
+    return mean(centred * centred, dims)
 
 
 def _root(square: Value) -> Value:
     """The square root of a sum of squares, with derivative 0 (not 0/0) at zero."""
-    positive = apply("gt", square, number(0.0))
-    return apply("where", positive, apply("sqrt", apply("where", positive, square, number(1.0))), number(0.0))
+    positive = apply("gt", square, 0.0)
+    return apply("where", positive, apply("sqrt", apply("where", positive, square, 1.0)), 0.0)
 
 
 def _largest(args: list[Value], dims: Dims) -> Value:
@@ -99,7 +94,7 @@ def _largest(args: list[Value], dims: Dims) -> Value:
 def _smallest(args: list[Value], dims: Dims) -> Value:
     if not dims:
         return _fold_max("min", args)
-    return apply("neg", reduced("amax", apply("neg", real(args[0])), dims))
+    return -reduced("amax", -real(args[0]), dims)
 
 
 def _fold_max(op: str, args: list[Value]) -> Value:
@@ -114,7 +109,7 @@ def _fold_max(op: str, args: list[Value]) -> Value:
 
 def _met(x: Value, dim: str, other: str, where: Value) -> Value:
     """At each position of `dim`, the sum of the elements whose positions, called `other`, meet a condition."""
-    kept = apply("where", where, renamed_dims(x, {dim: other}), number(0.0))
+    kept = apply("where", where, renamed_dims(x, {dim: other}), 0.0)
     return x.of(y if y is ZERO else sum_of(y, (other,)) for y in kept.pair)
 
 
@@ -139,7 +134,7 @@ def _shift(args: list[Value], dims: Dims) -> Value:
     if len(args) < 3:
         return moved
     place = Value(index(dim), (dim,))
-    inside = apply("ge", place, number(by)) if steps > 0 else apply("lt", place, _add(Value(size(dim)), number(by)))
+    inside = apply("ge", place, by) if steps > 0 else apply("lt", place, Value(size(dim)) + by)
     return apply("where", inside, moved, real(args[2]))
 
 
@@ -149,8 +144,8 @@ def _anchor(x: Value, dims: Dims) -> Value:
 
 def _softmax(args: list[Value], dims: Dims) -> Value:
     x = real(args[0])
-    e = apply("exp", _sub(x, _anchor(x, dims)))
-    return x.of([_div(e, total(e, dims)).node])
+    e = apply("exp", x - _anchor(x, dims))
+    return x.of([(e / total(e, dims)).node])
 
 
 def _exp(args: list[Value], dims: Dims) -> Value:
@@ -163,8 +158,8 @@ def _logsumexp(args: list[Value], dims: Dims) -> Value:
     """Of nothing but -inf it is -inf, with derivative 0."""
     x = real(args[0])
     top = _anchor(x, dims)
-    inside = _add(top, apply("log", total(apply("exp", _sub(x, top)), dims)))
-    return apply("where", apply("eq", top, number(-math.inf)), number(-math.inf), inside)
+    inside = top + apply("log", total(apply("exp", x - top), dims))
+    return apply("where", apply("eq", top, -math.inf), -math.inf, inside)
 
 
 def _scaled(x: Value, rest: list[Value]) -> Value:
@@ -177,50 +172,32 @@ def _scaled(x: Value, rest: list[Value]) -> Value:
 
 def _layernorm(args: list[Value], dims: Dims) -> Value:
     x = real(args[0])
-    centred = _sub(x, mean(x, dims))
-    spread = apply("sqrt", _add(mean(_mul(centred, centred), dims), number(EPS_NORM)))
-    return _scaled(x.of([_div(centred, spread).node]), args[1:])
+    centred = x - mean(x, dims)
+    spread = apply("sqrt", mean(centred * centred, dims) + EPS_NORM)
+    return _scaled(x.of([(centred / spread).node]), args[1:])
 
 
 def _rmsnorm(args: list[Value], dims: Dims) -> Value:
     x = real(args[0])
-    spread = apply("sqrt", _add(mean(_mul(x, x), dims), number(EPS_NORM)))
-    return _scaled(x.of([_div(x, spread).node]), args[1:])
+    return _scaled(x.of([(x / apply("sqrt", mean(x * x, dims) + EPS_NORM)).node]), args[1:])
 
 
 def _l2norm(args: list[Value], dims: Dims) -> Value:
     x = real(args[0])
-    size = apply("sqrt", _add(total(_square(x), dims), number(EPS_UNIT)))
-    return x.of(_div(x, size).pair)
+    return x.of((x / apply("sqrt", total(_square(x), dims) + EPS_UNIT)).pair)
 
 
 def _square(x: Value) -> Value:
     """x^2, or the square of the size of a complex value."""
     if x.imag is None:
-        return _mul(x, x)
+        return x * x
     real_part, imag_part = part(x, 0), part(x, 1)
-    return _add(_mul(real_part, real_part), _mul(imag_part, imag_part))
+    return real_part * real_part + imag_part * imag_part
 
 
 def _norm(args: list[Value], dims: Dims) -> Value:
     """The 2-norm, with derivative 0 (not 0/0) at zero."""
     return _root(total(_square(real(args[0])), dims))
-
-
-def _relu(args: list[Value], dims: Dims) -> Value:
-    """0 for x <= 0, else x: the derivative at 0 is 0, and a NaN stays a NaN."""
-    x = real(args[0])
-    return apply("where", apply("le", x, number(0.0)), number(0.0), x)
-
-
-def _silu(args: list[Value], dims: Dims) -> Value:
-    x = real(args[0])
-    return _mul(x, apply("sigmoid", x))
-
-
-def _gelu(args: list[Value], dims: Dims) -> Value:
-    x = real(args[0])
-    return _mul(_mul(number(0.5), x), _add(number(1.0), apply("erf", _mul(x, number(math.sqrt(0.5))))))
 
 
 def _where(args: list[Value], dims: Dims) -> Value:
@@ -257,29 +234,25 @@ def _gradclip(args: list[Value], dims: Dims) -> Value:
 def _zoh(args: list[Value], dims: Dims) -> Value:
     """zoh(A, dt) = exp(dt A); zoh(A, B, dt) = (exp(dt A) - 1) / A * B, which is dt * B at A = 0."""
     a, dt = real(args[0]), real(args[-1])
-    x = _mul(dt, a)
+    x = dt * a
     if square(a):
-        return exponential(x) if len(args) == 2 else times(_mul(dt, exponential(x, 1)), real(args[1]))
+        return exponential(x) if len(args) == 2 else times(dt * exponential(x, 1), real(args[1]))
     if len(args) == 2:
         return apply("exp", x)
-    small = apply("lt", apply("abs", x) if x.imag is None else _square(x), number(1e-6 if x.imag is None else 1e-12))
-    safe = apply("where", small, number(1.0), x)
-    series = _add(number(1.0), _mul(number(0.5), x))
-    gain = apply("where", small, series, _div(apply("expm1", safe), safe))
-    return _mul(_mul(dt, gain), real(args[1]))
+    small = apply("lt", apply("abs", x) if x.imag is None else _square(x), 1e-6 if x.imag is None else 1e-12)
+    safe = apply("where", small, 1.0, x)
+    gain = apply("where", small, 1.0 + 0.5 * x, apply("expm1", safe) / safe)
+    return dt * gain * real(args[1])
 
 
 def _bilinear(args: list[Value], dims: Dims) -> Value:
     """bilinear(A, dt) = (1 + dt A / 2) / (1 - dt A / 2); bilinear(A, B, dt) = dt B / (1 - dt A / 2)."""
     a, dt = real(args[0]), real(args[-1])
-    half = _mul(number(0.5), _mul(dt, a))
+    half = 0.5 * (dt * a)
     if square(a):
         one = identity(half)
-        return solved(_sub(one, half), _add(one, half) if len(args) == 2 else _mul(dt, real(args[1])))
-    below = _sub(number(1.0), half)
-    if len(args) == 2:
-        return _div(_add(number(1.0), half), below)
-    return _div(_mul(dt, real(args[1])), below)
+        return solved(one - half, one + half if len(args) == 2 else dt * real(args[1]))
+    return (1.0 + half if len(args) == 2 else dt * real(args[1])) / (1.0 - half)
 
 
 def _conj(args: list[Value], dims: Dims) -> Value:
@@ -300,7 +273,7 @@ def _flip(x: Value, dims: Dims) -> Value:
     """The elements in the other order."""
     for dim in dims:
         other = primed(dim, x.order)
-        from_end = _sub(_sub(Value(size(dim)), number(1.0)), Value(index(dim), (dim,)))
+        from_end = Value(size(dim)) - 1.0 - Value(index(dim), (dim,))
         met = apply("eq", Value(index(other), (other,)), from_end)
         x = _met(x, dim, other, met)
     return x
@@ -319,9 +292,6 @@ FUNCTIONS: dict[str, Function] = {
     **of_table(),
     **{name: _activation(name) for name in ACTIVATIONS},
     "exp": Function(_exp, 1, 1, takes_complex=True),
-    "relu": Function(_relu, 1, 1),
-    "silu": Function(_silu, 1, 1),
-    "gelu": Function(_gelu, 1, 1),
     "where": Function(_where, 3, 3, takes_complex=True),
     "re": Function(lambda args, dims: part(real(args[0]), 0), 1, 1, takes_complex=True),
     "im": Function(lambda args, dims: part(real(args[0]), 1), 1, 1, takes_complex=True),
@@ -332,7 +302,7 @@ FUNCTIONS: dict[str, Function] = {
     "min": Function(_smallest, 1, 16, "maybe"),
     "position": Function(lambda args, dims: position(args[0], dims), 1, 1, "other"),
     "argmax": Function(_over(chosen), 1, 1, "yes"),
-    "argmin": Function(lambda args, dims: chosen(apply("neg", real(args[0])), dims), 1, 1, "yes"),
+    "argmin": Function(lambda args, dims: chosen(-real(args[0]), dims), 1, 1, "yes"),
     "sum": Function(_over(total), 1, 1, "yes", takes_complex=True),
     "mean": Function(_over(mean), 1, 1, "yes", takes_complex=True),
     "var": Function(lambda args, dims: _variance(real(args[0]), dims), 1, 1, "yes"),

@@ -78,12 +78,12 @@ def drawn(
     if name == "bernoulli":
         return apply("lt", one(0), real(args[0]))
     if name == "uniform":
-        low, high = args or (number(0.0), number(1.0))
-        return _scaled(one(0), apply("sub", real(high), real(low)), real(low)) if args else one(0)
+        low, high = map(real, args or (number(0.0), number(1.0)))
+        return one(0) * (high - low) + low if args else one(0)
     # Box and Muller: the length is that of a pair of normal numbers, the angle is uniform
-    length = apply("sqrt", apply("mul", number(-2.0), apply("log", apply("sub", number(1.0), one(0)))))
-    x = apply("mul", length, apply("cos", apply("mul", number(2 * math.pi), one(1))))
-    return _scaled(x, real(args[1]), real(args[0])) if args else x
+    length = apply("sqrt", -2.0 * apply("log", 1.0 - one(0)))
+    x = length * apply("cos", 2 * math.pi * one(1))
+    return x * real(args[1]) + real(args[0]) if args else x
 
 
 def _sampled(
@@ -95,8 +95,7 @@ def _sampled(
         help = "write `sample[V](logits)`, with logits that have the dim V"
         raise Misuse(f"`sample` chooses a position of one dim that its argument has, which is {logits.shown()}", help=help)
     u = Value(draw((*at, *logits.order), site, once, 0, at, across), logits.order)
-    noise = apply("neg", apply("log", apply("neg", apply("log", u))))
-    return chosen(apply("add", real(logits), noise), dims)
+    return chosen(real(logits) + -apply("log", -apply("log", u)), dims)
 
 
 def refuse_draw(scope: Scope, e: Call) -> None:
@@ -104,10 +103,6 @@ def refuse_draw(scope: Scope, e: Call) -> None:
     cause = "noise is drawn in the step, and this is computed before the first one"
     help = "a param is filled at random: `init normal(mean, std)`; a state's start is passed as `NAME_0`"
     scope.report("not-constant", f"`{e.name.id}` stands in no step", Label(e.span), cause=cause, help=help)
-
-
-def _scaled(x: Value, by: Value, to: Value) -> Value:
-    return apply("add", apply("mul", x, by), to)
 
 
 def states_read(once: Iterable[bool]) -> frozenset[str]:

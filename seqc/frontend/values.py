@@ -78,6 +78,33 @@ class Value:
         """The dims as they are written: `[H, K]`; `[]` for a scalar."""
         return shown(self.order)
 
+    def __add__(self, other: Value | float) -> Value:
+        return apply("add", self, _value(other))
+
+    def __sub__(self, other: Value | float) -> Value:
+        return apply("sub", self, _value(other))
+
+    def __mul__(self, other: Value | float) -> Value:
+        return apply("mul", self, _value(other))
+
+    def __truediv__(self, other: Value | float) -> Value:
+        return apply("div", self, _value(other))
+
+    def __radd__(self, other: float) -> Value:
+        return number(other) + self
+
+    def __rsub__(self, other: float) -> Value:
+        return number(other) - self
+
+    def __rmul__(self, other: float) -> Value:
+        return number(other) * self
+
+    def __rtruediv__(self, other: float) -> Value:
+        return number(other) / self
+
+    def __neg__(self) -> Value:
+        return apply("neg", self)
+
 
 def shown(dims: Iterable[str]) -> str:
     """Dims in brackets."""
@@ -117,8 +144,13 @@ def part(value: Value, which: int) -> Value:
     return value.of([expanded(found, (*found.dims, *value.order))])
 
 
-def apply(op: str, *values: Value) -> Value:
-    """An elementwise operator on values, broadcast by name."""
+def _value(x: Value | float) -> Value:
+    return x if isinstance(x, Value) else number(x)
+
+
+def apply(op: str, *given: Value | float) -> Value:
+    """An elementwise operator on values and numbers, broadcast by name."""
+    values = [_value(x) for x in given]
     if any(value.imag is not None for value in values):
         if op not in RULES:
             raise Misuse(f"`{op}` takes no complex value", "complex values have no order, and few functions")
@@ -142,7 +174,7 @@ def truth(value: Value) -> Value:
     """The value as a condition: a number holds where it is not zero."""
     if value.imag is not None:
         raise Misuse("a complex value is no condition", help="write `abs(x) > 0`")
-    return value if value.node.dtype == "bool" else apply("ne", value, number(0.0))
+    return value if value.node.dtype == "bool" else apply("ne", value, 0.0)
 
 
 def reduced(op: str, value: Value, dims: tuple[str, ...]) -> Value:
@@ -181,12 +213,12 @@ def power(base: Value, exponent: Value) -> Value:
     if e is not None and e in WHOLE:
         product = base
         for _ in range(int(abs(e)) - 1):
-            product = apply("mul", product, base)
-        return product if e > 0 else apply("div", number(1.0), product)
+            product = product * base
+        return product if e > 0 else 1.0 / product
     if e == 0.5:
         return apply("sqrt", base)
     if b is not None and b > 0 and any(leaf.text("kind") in ("input", "param") for leaf in leaves([exponent.node])):
-        return apply("exp", apply("mul", apply("log", base), exponent))
+        return apply("exp", apply("log", base) * exponent)
     return apply("pow", base, exponent)
 
 

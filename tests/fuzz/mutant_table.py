@@ -149,9 +149,9 @@ MUTANTS: tuple[Mutant, ...] = (
     *_step(LAWS, "sums", ("        out = out / f\n", "        out = out * f\n")),
     *_step(CALLS, "sums",
         ("EPS_NORM = 1e-5", "EPS_NORM = 1e-3"),
-        ("half = _mul(number(0.5), _mul(dt, a))", "half = _mul(dt, a)")),
+        ("half = 0.5 * (dt * a)", "half = dt * a")),
     *_step(CALLS, "decrees", ('y.node.op in ("gt", "ge") else', 'y.node.op in ("gt",) else')),
-    *_step(CALLS, "ties", ('apply("where", apply("le", x, number(0.0))', 'apply("where", apply("lt", x, number(0.0))')),
+    *_step("seqc/frontend/activations.py", "ties", ('apply("le", x, 0.0), 0.0, x', 'apply("lt", x, 0.0), 0.0, x')),
     # ---- plain torch: packs, directions, helpers
     *_step(PACKS, "cell",
         ('whole.add_(x) if kind == "-" else whole.copy_(x)', "whole.copy_(x)"),
@@ -217,7 +217,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_step("seqc/frontend/values.py", "neighbours",
         ('any(leaf.text("kind") in ("input", "param") for', 'all(leaf.text("kind") != "cot" for')),
     *_step("seqc/frontend/written_out.py", "transposed", ("else (stacked(dim, [*made])", "else (stacked(dim, [*made][::-1])")),
-    *_step(CALLS, "transposed", ("_sub(_sub(Value(size(dim)), number(1.0))", "_sub(_sub(Value(size(dim)), number(2.0))")),
+    *_step(CALLS, "transposed", ("Value(size(dim)) - 1.0", "Value(size(dim)) - 2.0")),
 )
 
 __all__ = ["MUTANTS", "Mutant"]

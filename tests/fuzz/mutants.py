@@ -27,7 +27,7 @@ from tests.fuzz.mutant_table import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 RECORD = Path(__file__).with_name("recall.json")
-PARTS = ("seqc", "passes", "backends", "grammar", "specs", "tests/fuzz", "tests/__init__.py", "pyproject.toml")
+PARTS = ("seqc", "passes", "backends", "grammar", "specs", "tests/fuzz", "tests/triton", "tests/__init__.py", "pyproject.toml")
 RIGHT, WRONG, BROKEN = 0, 1, 2  # exit codes of a process that tries one
 
 
