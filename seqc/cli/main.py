@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = _run(given)
-        sys.stdout.flush()
+        if not sys.stdout.closed:  # the language server closes it when the editor goes
+            sys.stdout.flush()
         return code
     except Refusal as refusal:
         return _refused(refusal, "--json" in given)

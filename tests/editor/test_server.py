@@ -1,6 +1,8 @@
 """The language server through its protocol, in a process of its own, as an editor talks to it."""
 
 import asyncio
+import json
+import subprocess
 import sys
 
 import pytest
@@ -76,3 +78,13 @@ def test_a_session() -> None:
     assert [s.name for s in found["outline"]] == ["D", "x", "𝑥", "R", "h"]
     (wrong,) = found["wrong"].diagnostics
     assert (wrong.code, wrong.range.start) == ("unknown-name", at(TEXT, "h[t-1]"))
+
+
+def test_the_server_ends_in_peace_when_the_editor_goes() -> None:
+    asked = [{"id": 1, "method": "initialize", "params": {"processId": None, "rootUri": None, "capabilities": {}}},
+             {"method": "initialized", "params": {}}, {"id": 2, "method": "shutdown"}, {"method": "exit"}]
+    bodies = [json.dumps({"jsonrpc": "2.0", **one}).encode() for one in asked]
+    sent = b"".join(b"Content-Length: %d\r\n\r\n%s" % (len(body), body) for body in bodies)
+    done = subprocess.run([sys.executable, "-m", "seqc", "lsp"], input=sent, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b'"result": null' in done.stdout or b'"result":null' in done.stdout
