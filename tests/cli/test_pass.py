@@ -46,6 +46,17 @@ def test_an_edited_graph_counts(seqc: Seqc, dumps: Path) -> None:
     assert code == 0 and f"out {key} = 0.0" in out and out != file(dumps, "simplify").read_text()
 
 
+def test_a_spec_of_ones_own_is_found_by_its_name(seqc: Seqc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert seqc("new", "mine", "--scan")[0] == 0
+    assert seqc("compile", "mine.seq", "--backend", "torch", "--dump", "d")[0] == 0
+    code, out, err = seqc("pass", "simplify", file(tmp_path / "d", "derive_backward"))
+    assert (code, out) == (0, file(tmp_path / "d", "simplify").read_text()), err
+    (tmp_path / "mine.seq").unlink()
+    code, _, err = seqc("pass", "simplify", file(tmp_path / "d", "derive_backward"))
+    assert code == 1 and "there is no spec of that name here" in err
+
+
 def test_what_cannot_be_run_is_told(seqc: Seqc, dumps: Path) -> None:
     path = file(dumps, "spec")
     code, _, err = seqc("pass", "simplifi", path)

@@ -13,7 +13,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
     parser.add_argument("name", metavar="NAME", help="a stage of the pipeline (passes/__init__.py), such as simplify")
     parser.add_argument("file", metavar="FILE.ir", type=Path, help="the dump of the stage before, as it is or edited")
-    parser.add_argument("--spec", type=spec_path, metavar="SPEC", help=f"the spec of the dump (default: by its name): {SPEC}")
+    found = "NAME.seq in this folder, or the shipped spec NAME"
+    parser.add_argument("--spec", type=spec_path, metavar="SPEC", help=f"the spec of the dump (default: {found}): {SPEC}")
     parser.add_argument("--form", metavar="NAME", help="as it was for `compile`")
     parser.add_argument("--rows", type=int, metavar="C", help="as it was for `compile`")
 
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
         message = f"`{args.file}` is no dump: it does not begin with `# SPEC after STAGE`"
         raise Refusal(Diagnostic("bad-graph", message, help=help))
     try:
-        program = load(args.spec or spec_path(head[1] if head else ""))
+        own = Path(f"{head[1]}.seq" if head else "")  # a spec of one's own; else one that ships
+        program = load(args.spec or (own if own.is_file() else spec_path(head[1] if head else "")))
     except SpecError as problem:
         if args.spec or problem.diagnostics[0].code != "no-file":
             raise
