@@ -21,6 +21,7 @@ from seqc.backends.native_cpu.sparse import kept_sides
 from seqc.backends.native_cpu.step import shared_states
 from seqc.emit.names import dim_name, module_name, safe_name
 from seqc.emit.packs import shifted_text
+from seqc.emit.product import PRODUCT
 from seqc.emit.signature import Saved
 from seqc.emit.sizes import shape_reads
 from seqc.emit.text import docstring, lay, returned
@@ -57,6 +58,7 @@ def _helpers(source: NativeSource) -> list[str]:
     """The functions that backward calls."""
     plan = source.plan
     found = [ADDED] if any(a.written and a.lead for a in source.backward) else []
+    found += [PRODUCT] if plan.products else []
     found += [KEPT] if any(kept_sides(plan, x) for x in plan.products) else []
     found += [shifted_text("_native_shifted")] if any(offset for _, _, offset in input_gradients(plan).values()) else []
     return [] if source.steps else found
@@ -273,7 +275,7 @@ def _product(plan: Plan, x: Product, places: dict[str, str], done: set[str]) -> 
     sides = kept_sides(plan, x)
     left, right = sides or (x.left, x.right)
     text = f"bt{word(left.dims)},bt{word(right.dims)}->{word(decl.dims)}"
-    made = f'torch.einsum("{text}", {places[left.array]}, {places[right.array]})'
+    made = f'_product("{text}", {places[left.array]}, {places[right.array]})'
     if sides and decl.support:
         mask = safe_name(decl.support.mask)
         made = f'_native_kept(library, "{text}", {places[left.array]}, {places[right.array]}, {mask})'

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from seqc.emit.product import PRODUCT
+
 TEXTS: dict[str, str] = {
     "_with_slope": '''
 def _with_slope(value, x, slope):
@@ -141,29 +143,7 @@ def _inside(x, steps, value, dim, own=False):
     x[-1].narrow(dim, left, rows - left).fill_(value)
     return x
 ''',
-    "_product": '''
-def _product(word, x, y):
-    """torch.einsum of two arrays without a common axis in the result. A large float32 product on a CPU goes to oneDNN, for
-    other libraries use half of the vectors of some processors; not where autograd is to follow it."""
-    if x.numel() * y.numel() < 1 << 24:
-        return torch.einsum(word, x, y)
-    first, second, out = word.replace("->", ",").split(",")
-    size = {**dict(zip(first, x.shape)), **dict(zip(second, y.shape))}
-    summed, rows = [c for c in first if c not in out], [c for c in out if c in first]
-    columns = [c for c in out if c in second]
-    if out == "".join(columns + rows):
-        first, second, x, y, rows, columns = second, first, y, x, columns, rows
-    M, N, K = (math.prod(size[c] for c in axes) for axes in (rows, columns, summed))
-    followed = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
-    plain = x.device.type == "cpu" and x.dtype == y.dtype == torch.float32 and out == "".join(rows + columns)
-    if not plain or followed or min(M, N, K) < 16 or M * N * K < 1 << 20 or not torch.backends.mkldnn.is_available():
-        return torch.einsum(f"{first},{second}->{out}", x, y)
-    x = x.permute([first.index(c) for c in rows + summed]).reshape(M, K)
-    y = y.permute([second.index(c) for c in columns + summed]).reshape(N, K)
-    # one matrix or its transpose, without gaps: others meet loops that are a thousand times slower
-    x, y = (z if z.is_contiguous() or z.mT.is_contiguous() else z.contiguous() for z in (x, y))
-    return torch.ops.mkldnn._linear_pointwise(x, y, None, "none", [], "").view([size[c] for c in out])
-''',
+    "_product": PRODUCT,
     "_before": '''
 def _before(first, x, dim):
     """x moved down by one row along `dim` (counted from the end), `first` as the first row."""

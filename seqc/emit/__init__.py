@@ -10,6 +10,7 @@
       convolution_texts
     late_import                 Triton's part, which loads Triton late
     layer, layer_*              a layer around a recurrence, as a file of its own
+    product                     a product over all steps at once, which plain torch and native code call
     text, expressions, names    Python text: lines, expressions with named axes, safe names; `beside` puts two texts together
 """
 

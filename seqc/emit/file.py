@@ -37,7 +37,8 @@ def emit(sig: Signature) -> str:
     common = tuple(dict.fromkeys(sig.torch.runtime))
     triton, gpu = _in_triton(sig, common)
     kernels = [triton, *gpu, *(part.alone for part in sig.backends.values())]
-    native = [x for x in sig.cpu.runtime if x not in (*common, *gpu)] if sig.cpu else []
+    texts = [*common, *gpu, *(part.text for part in sig.backends.values())]
+    native = [x for x in sig.cpu.runtime if not any(x in text for text in texts)] if sig.cpu else []
     imports = [
         "from __future__ import annotations",
         "",
