@@ -76,7 +76,8 @@ def _taken(scope: Scope, value: Value, item: syntax.Position, where: Span) -> Va
         return None
     if at not in (0, -1) and not _inside(scope, dim, at, item):
         return None
-    return value.over((dim,)).of(_at(scope, part, dim, at) if dim in part.dims else part for part in value.pair)
+    found = value.over((dim,)).of(_at(scope, part, dim, at) if dim in part.dims else part for part in value.pair)
+    return replace(found, places=value.places)
 
 
 def _at(scope: Scope, x: Node, dim: str, at: int) -> Node:

@@ -158,5 +158,6 @@ def stacked(dim: str, taps: list[Value]) -> Value:
     here = Value(index(dim), (dim,))
     result = number(0.0)
     for j, tap in enumerate(taps):
-        result = apply("where", apply("eq", here, number(float(j))), tap, result)
-    return result
+        result = apply("where", apply("eq", here, number(float(j))), real(tap), result)
+    told = {tap.places for tap in taps}
+    return replace(result, places=told.pop() if len(told) == 1 else "")
