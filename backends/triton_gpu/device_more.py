@@ -98,14 +98,14 @@ def reset_scan_from(a, b, start, REVERSE: tl.constexpr):
 @triton.jit
 def max_after(a_past, b_past, a_now, b_now):
     """The map m -> max(m + a, b) of two steps as its pair."""
-    return a_past + a_now, tl.maximum(b_past + a_now, b_now)
+    return a_past + a_now, tl.maximum(b_past + a_now, b_now, tl.PropagateNan.ALL)
 
 
 @triton.jit
 def max_scan(a, b, start):
     """m[t] = max(m[t-1] + a[t], b[t]) along axis 0 from `start`."""
     gain, floor = tl.associative_scan((a, b), 0, max_after)
-    return tl.maximum(start + gain, floor)
+    return tl.maximum(start + gain, floor, tl.PropagateNan.ALL)
 
 
 @triton.jit

@@ -203,7 +203,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_triton(DEVICE, "delta", ("b_X -= b_column[:, :, None] * b_row", "b_X += b_column[:, :, None] * b_row")),
     *_triton(DEVICE, "element", ("return a_now * a_past, a_now * b_past + b_now", "return a_now * a_past, b_past + b_now")),
     *_triton(MORE, "element", ("return offset + slope * start", "return offset + start")),
-    *_triton(MORE, "maximum", ("tl.maximum(b_past + a_now, b_now)\n", "tl.maximum(b_past, b_now)\n")),
+    *_triton(MORE, "maximum", ("tl.maximum(b_past + a_now, b_now, ", "tl.maximum(b_past, b_now, ")),
     *_triton(SMOOTH, "smooth",
         ("tl.where(x >= 0, 1.0, e) / (1.0 + e)", "tl.where(x >= 0, e, 1.0) / (1.0 + e)"),
         ("return tl.maximum(x, 0.0) + log1p_", "return tl.minimum(x, 0.0) + log1p_"),
