@@ -19,6 +19,7 @@ from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Decl
 from seqc.frontend.values import Value, part_names, within
 from seqc.ir.graph import BATCH, Node, index, leaf, leaves, size, substitute
+from seqc.ir.ops.indexing import as_real
 from seqc.ir.program import Plane, Program
 from seqc.ir.two_axes import beside as beside_name
 from seqc.ir.two_axes import plane_program
@@ -57,7 +58,10 @@ def named_leaf(kind: str, decl: Decl, back: int, beside: int, marks: tuple[str, 
         names, offset = tuple(beside_name(name, Plane(first, second, dim), beside) for name in names), back
     elif beside:
         names = tuple(f"{name}.{first}.{second}" if back else f"{name}.{second}" for name in names)
-    parts = [leaf(kind, name, (BATCH, dim, *dims), offset) for name in names]
+    shape = (BATCH, dim, *dims)
+    if kind == "input" and decl.places is not None:
+        return Value(as_real(leaf(kind, names[0], shape, offset, "int")), dims, None, within([dims], dims), decl.places.id)
+    parts = [leaf(kind, name, shape, offset) for name in names]
     return Value(parts[0], dims, parts[1] if len(parts) > 1 else None, within([dims], dims))
 
 

@@ -76,7 +76,8 @@ def _read(w: Writer, dims: tuple[str, ...]) -> tuple[str, bool]:
     kind = w.below(5)
     if kind == 0:
         e = w.covered(w.expr(dims, 1), dims)
-        return w.define(e)[0], w.further and w.ahead and not w.noisy
+        later = w.further and w.ahead and not w.noisy and not any(name in e[0] for name in w.definitions)  # one may be fed back
+        return w.define(e)[0], later
     if kind == 1:
         x = w.input(dims, again=0)
         w.inputs.pop(x)  # nobody else reads it further back, or ahead

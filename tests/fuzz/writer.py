@@ -161,7 +161,7 @@ class Writer:
         of = self.pick([d for d in self.sizes if d not in dims] or [self.dim()])
         table = self.param((of, *dims)) if self.chance(70) else self.input((of, *dims))
         place = self.index(self.subset(dims, 20), of)
-        lag = "" if self.plane else self.pick(("", "", "", "[t-1]", "[t-2]"))
+        lag = self.pick(("", "", "", *(("[u-1]", "[t-1]", "[t+1, u-2]") if self.plane else ("[t-1]", "[t-2]"))))
         return f"{table}[{place}{lag}]", frozenset(dims)
 
     def const(self, dims: Sequence[str]) -> str:

@@ -34,7 +34,8 @@ class Waves(Around):
         self.edges = {edge.state: edge for edge in edges(program)}
         self.after = {edge.end for edge in self.edges.values()}
         self.corners: dict[str, Edges] = {edge.corner: edge for edge in self.edges.values() if edge.crosses}
-        whole = next(d for name, d in program.inputs.items() if name not in {edge.start for edge in self.edges.values()})
+        given = [d for name, d in program.inputs.items() if name not in {edge.start for edge in self.edges.values()}]
+        whole = next((d for d in given if not d.places), given[0])  # its dtype is that of places: an index has none of theirs
         self.main, self.width = safe_name(whole.name), -len(whole.dims)  # and where U stands
         self.size = f"    steps, width = {self.main}.shape[1:3]"
 
