@@ -49,8 +49,8 @@ _RULE = "# ---- copied into emitted files from here on ----\n"
 
 
 def emit(block: Block, alone: bool = True, whole: bool = True) -> Kernels:
-    """The CPU part of an emitted file. Raises Unsupported where the block has no loop form."""
-    return kernels(native_source(block), alone, whole)
+    """The CPU part of an emitted file that has no other kernels. Raises Unsupported where the block has no loop form."""
+    return finished(kernels(native_source(block), alone, whole))
 
 
 def kernels(source: NativeSource, alone: bool = True, whole: bool = True) -> Kernels:

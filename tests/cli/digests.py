@@ -53,7 +53,7 @@ def native_part(path: Path) -> str:
     """The CPU part of an emitted file, of the loop form."""
     from seqc.backends import native_cpu
 
-    return native_cpu.finished(native_cpu.emit(lower(for_kernels(load(path)), "step"))).alone
+    return native_cpu.emit(lower(for_kernels(load(path)), "step")).alone
 
 
 def text(spec: str, backend: str) -> str:
