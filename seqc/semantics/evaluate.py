@@ -8,7 +8,7 @@ evaluates the same small graph at every step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -23,12 +23,24 @@ Cut = tuple[Any, ...]
 
 
 class Entry(NamedTuple):
-    """One node of a graph: the places of its arguments, and (elementwise) what indexes each so that it broadcasts."""
+    """A node of a graph: the places of its arguments, (elementwise) what indexes each so that it broadcasts, its reference."""
 
     node: Node
     args: tuple[int, ...]
     cuts: tuple[Cut | None, ...]
     elementwise: bool
+    ref: Callable[..., Any]
+
+
+class Extents(dict[str, int]):
+    """The extent of each dim that is asked for, found once."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        super().__init__()
+        self.sizes = sizes
+
+    def __missing__(self, dim: str) -> int:
+        return self.setdefault(dim, extent(dim, self.sizes))
 
 
 def to_order(x: Any, have: Dims, want: Dims, sizes: Mapping[str, int]) -> Any:
@@ -41,9 +53,10 @@ def evaluate(outputs: Mapping[str, Node], values: Mapping[Node, Any], sizes: Map
     """Float64 values of `outputs`. LookupError if a leaf has no value."""
     entries, places = _entries(tuple(outputs.values()))
     done: list[Any] = []
+    extents = Extents(sizes)
     with np.errstate(all="ignore"):
         for entry in entries:
-            done.append(_value(entry, done, values, sizes))
+            done.append(_value(entry, done, values, extents))
     return {name: done[place] for name, place in zip(outputs, places, strict=True)}
 
 
@@ -54,9 +67,9 @@ def _entries(outputs: tuple[Node, ...]) -> tuple[list[Entry], list[int]]:
     places = {n: i for i, n in enumerate(order)}
     entries = []
     for n in order:
-        simple = TABLE[n.op].elementwise
-        cuts = tuple(_cut(a.dims, n.dims) for a in n.args) if simple else ()
-        entries.append(Entry(n, tuple(places[a] for a in n.args), cuts, simple))
+        op = TABLE[n.op]
+        cuts = tuple(_cut(a.dims, n.dims) for a in n.args) if op.elementwise else ()
+        entries.append(Entry(n, tuple(places[a] for a in n.args), cuts, op.elementwise, op.ref))
     return entries, [places[n] for n in outputs]
 
 
@@ -67,8 +80,8 @@ def _cut(have: Dims, want: Dims) -> Cut | None:
     return tuple(slice(None) if d in have else np.newaxis for d in want)
 
 
-def _value(entry: Entry, done: list[Any], values: Mapping[Node, Any], sizes: Mapping[str, int]) -> Any:
-    n, args = entry.node, [done[i] for i in entry.args]
+def _value(entry: Entry, done: list[Any], values: Mapping[Node, Any], extents: Extents) -> Any:
+    n = entry.node
     if n in values:
         declared = n.names("shape") if n.op == "leaf" else n.dims
         x = np.asarray(values[n])
@@ -78,17 +91,18 @@ def _value(entry: Entry, done: list[Any], values: Mapping[Node, Any], sizes: Map
             x = x.astype(np.float64)
         return x if declared == n.dims else np.transpose(x, [declared.index(d) for d in n.dims])
     if entry.elementwise:
-        ready = [x if cut is None else x[cut] for x, cut in zip(args, entry.cuts, strict=True)]
-        made, shape = TABLE[n.op].ref(*ready), tuple([extent(d, sizes) for d in n.dims])
+        made = entry.ref(*[done[i] if cut is None else done[i][cut] for i, cut in zip(entry.args, entry.cuts, strict=True)])
+        shape = tuple([extents[d] for d in n.dims])
         return made if np.shape(made) == shape else np.broadcast_to(made, shape)
+    args = [done[i] for i in entry.args]
     if n.op == "index":
-        return np.arange(extent(n.text("dim"), sizes), dtype=np.float64)
+        return np.arange(extents[n.text("dim")], dtype=np.float64)
     if n.op == "block_index":
-        return np.floor(np.arange(extent(n.text("dim"), sizes)) / n.number("block"))
+        return np.floor(np.arange(extents[n.text("dim")]) / n.number("block"))
     if n.op == "size":
-        return np.float64(extent(n.text("dim"), sizes))
+        return np.float64(extents[n.text("dim")])
     if n.op == "expand":
-        return np.array(to_order(args[0], n.args[0].dims, n.dims, sizes))
+        return np.array(to_order(args[0], n.args[0].dims, n.dims, extents.sizes))
     if n.op == "scatter":
-        return TABLE[n.op].ref(n, *args, extent(n.text("dim"), sizes))
-    return TABLE[n.op].ref(n, *args)
+        return entry.ref(n, *args, extents[n.text("dim")])
+    return entry.ref(n, *args)
