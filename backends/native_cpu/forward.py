@@ -27,6 +27,7 @@ TIME = "const i64 t = t_0 + way * step;"  # the step's place in the sequence
 LARGE = 1 << 20  # bytes of results from which on they are streamed past the caches
 TWICE = 270  # lines of a kernel of rows up to which it is compiled twice: to save what backward needs, and not to
 STEPS = 2  # computed at each reading of a matrix state, where that takes no further pass over it
+AHEAD = 6  # steps ahead of which the inputs of a matrix state are fetched
 
 
 def call_arrays(plan: Plan, step: bool = False) -> tuple[Array, ...]:
@@ -70,6 +71,19 @@ def input_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[N
         lines += more
         writer.given[n] = place
     return indented(lines, indent)
+
+
+def fetched(plan: Plan, arrays: Mapping[str, Array], roots: Iterable[Node], steps: int) -> list[Code]:
+    """Lines that fetch a program's part of each input so many steps ahead, where states are matrices: one head's rows lie
+    apart, and every few of them begin a page, at which the processor's own fetching stops."""
+    lines: list[Code] = []
+    for name in dict.fromkeys(n.text("name") for n in leaves(roots, "input")) if plan.every > 1 else ():
+        array = arrays[name]
+        own = [d for d in array.axes if d not in (BATCH, "T", *plan.roles.grid)]
+        count = product([f"w_{ident(d)}" if d == plan.roles.panel else f"n_{ident(d)}" for d in own])
+        place = f"a.g_{ident(name)} + {array.offset(plan.roles, f't + way * {steps}')}"
+        lines.append(f"for (i64 e = 0; e < {count}; e += 64 / size) __builtin_prefetch({place} + e);")
+    return indented(lines, 2)
 
 
 def shifted_zeros(plan: Plan) -> list[str]:
@@ -173,7 +187,7 @@ def forward_text(plan: Plan) -> Text:
     writer = KernelWriter(plan, "forward")
     roots = [*plan.forward.values()]
     params = param_pointers(writer, arrays, roots)
-    token = input_pointers(writer, arrays, roots, 2)
+    token = [*input_pointers(writer, arrays, roots, 2), *fetched(plan, arrays, roots, AHEAD)]
     guards: Guards = {}
     ends = _ends(plan, writer, arrays, guards)
     results = {**{name: plan.forward[name] for name in program.output_decls}, **plan.kept}
@@ -312,7 +326,7 @@ def _several(
         return 1, []
     writer.names |= made.names
     writer.lines |= made.lines
-    return STEPS, indented(pointers, 2)
+    return STEPS, [*indented(pointers, 2), *fetched(plan, arrays, list(plan.forward.values()), AHEAD + 1)]
 
 
 def first_member(plan: Plan, code: list[Code]) -> list[Code]:
