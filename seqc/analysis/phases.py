@@ -125,7 +125,20 @@ def _summed_inside(x: Node) -> tuple[Node, ...]:
             return x.args[:1]
         case "expand" if BLOCK not in x.names("over"):
             return x.args
+        case "where" if BLOCK not in x.args[0].dims:
+            return x.args[1:]
+        case "sum" if _scaled_sum(x.args[0]):
+            return x.args
     return ()
+
+
+def _scaled_sum(x: Node) -> bool:
+    """Whether x is a sum times factors without BLOCK: sum[D](w[D] * sum[B](a * b)) needs a * b summed over all blocks alone."""
+    while x.op in ("mul", "div") and (inside := _summed_inside(x)):
+        (x,) = inside
+        if x.op == "sum":
+            return True
+    return False
 
 
 def _summed(x: Node, inside: tuple[Node, ...], done: Mapping[Node, Node]) -> Node:
@@ -133,6 +146,6 @@ def _summed(x: Node, inside: tuple[Node, ...], done: Mapping[Node, Node]) -> Nod
         return total(x, (BLOCK,))
     if x.op == "scatter" and BLOCK in x.args[1].dims:
         return node("scatter", *x.args, dim=x.text("dim"), over=tuple(sorted((*x.names("over"), BLOCK))))
-    if x.op == "sum":
+    if x.op == "sum" and not inside:
         return node("sum", x.args[0], over=tuple(sorted((*x.names("over"), BLOCK))))
     return rebuild(x, tuple(done[a] if a in inside else a for a in x.args)) if inside else node("sum", x, over=(BLOCK,))
