@@ -48,6 +48,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 import atexit as _atexit
+import concurrent.futures as _futures
 import contextlib as _contextlib
 import ctypes as _ctypes
 import functools as _functools
@@ -66,7 +67,7 @@ import tempfile as _tempfile
 import threading as _threading
 import time as _time
 import warnings as _warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path as _Path
 from typing import Any
 
@@ -202,7 +203,7 @@ class GLA(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.axis = axis
-        self.dims = _whole_sizes(H=H, K=K, V=V)
+        self.dims = _whole_sizes(0, H=H, K=K, V=V)
 
     def forward(
         self,
@@ -218,18 +219,9 @@ class GLA(torch.nn.Module):
         states_every: int | None = None,
     ) -> GLAResult:
         """The recurrence over a sequence; see `gla`."""
+        axis = self.axis if axis is None else axis
         _as_made(self, q=q, v=v)
-        return gla(
-            q,
-            k,
-            v,
-            g,
-            S_0=S_0,
-            cu_seqlens=cu_seqlens,
-            reverse=reverse,
-            axis=self.axis if axis is None else axis,
-            states_every=states_every,
-        )
+        return gla(q, k, v, g, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse, axis=axis, states_every=states_every)
 
     def step(
         self,
@@ -617,12 +609,20 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
     const real* __restrict const p_g = a.g_g + (row + t) * n_H * n_K + i_H * n_K;
     const real* __restrict const p_k = a.g_k + (row + t) * n_H * n_K + i_H * n_K;
     const real* __restrict const p_v = a.g_v + (row + t) * n_H * n_V + i_H * n_V + o_V;
+    for (i64 e = 0; e < n_K; e += 64 / size) __builtin_prefetch(a.g_q + (row + t + way * 6) * n_H * n_K + i_H * n_K + e);
+    for (i64 e = 0; e < n_K; e += 64 / size) __builtin_prefetch(a.g_g + (row + t + way * 6) * n_H * n_K + i_H * n_K + e);
+    for (i64 e = 0; e < n_K; e += 64 / size) __builtin_prefetch(a.g_k + (row + t + way * 6) * n_H * n_K + i_H * n_K + e);
+    for (i64 e = 0; e < w_V; e += 64 / size) __builtin_prefetch(a.g_v + (row + t + way * 6) * n_H * n_V + i_H * n_V + o_V + e);
     real* __restrict const p_o = a.g_o + (row + t) * n_H * n_V + i_H * n_V + o_V;
     const real* __restrict const p_q_at_1 = a.g_q + (row + t + way * 1) * n_H * n_K + i_H * n_K;
     const real* __restrict const p_g_at_1 = a.g_g + (row + t + way * 1) * n_H * n_K + i_H * n_K;
     const real* __restrict const p_k_at_1 = a.g_k + (row + t + way * 1) * n_H * n_K + i_H * n_K;
     const real* __restrict const p_v_at_1 = a.g_v + (row + t + way * 1) * n_H * n_V + i_H * n_V + o_V;
     real* __restrict const p_o_at_1 = a.g_o + (row + t + way * 1) * n_H * n_V + i_H * n_V + o_V;
+    for (i64 e = 0; e < n_K; e += 64 / size) __builtin_prefetch(a.g_q + (row + t + way * 7) * n_H * n_K + i_H * n_K + e);
+    for (i64 e = 0; e < n_K; e += 64 / size) __builtin_prefetch(a.g_g + (row + t + way * 7) * n_H * n_K + i_H * n_K + e);
+    for (i64 e = 0; e < n_K; e += 64 / size) __builtin_prefetch(a.g_k + (row + t + way * 7) * n_H * n_K + i_H * n_K + e);
+    for (i64 e = 0; e < w_V; e += 64 / size) __builtin_prefetch(a.g_v + (row + t + way * 7) * n_H * n_V + i_H * n_V + o_V + e);
     if (save && step % 32 == 0) {
       const i64 segment = step / 32, segments = (T + 31) / 32;
       real* __restrict const p_S_kept = a.g_S_kept + (segment_0 + segment) * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
@@ -689,6 +689,10 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
     const real* __restrict const p_g = a.g_g + (row + t) * n_H * n_K + i_H * n_K;
     const real* __restrict const p_k = a.g_k + (row + t) * n_H * n_K + i_H * n_K;
     const real* __restrict const p_v = a.g_v + (row + t) * n_H * n_V + i_H * n_V + o_V;
+    for (i64 e = 0; e < n_K; e += 64 / size) __builtin_prefetch(a.g_q + (row + t + way * 6) * n_H * n_K + i_H * n_K + e);
+    for (i64 e = 0; e < n_K; e += 64 / size) __builtin_prefetch(a.g_g + (row + t + way * 6) * n_H * n_K + i_H * n_K + e);
+    for (i64 e = 0; e < n_K; e += 64 / size) __builtin_prefetch(a.g_k + (row + t + way * 6) * n_H * n_K + i_H * n_K + e);
+    for (i64 e = 0; e < w_V; e += 64 / size) __builtin_prefetch(a.g_v + (row + t + way * 6) * n_H * n_V + i_H * n_V + o_V + e);
     real* __restrict const p_o = a.g_o + (row + t) * n_H * n_V + i_H * n_V + o_V;
     if (save && step % 32 == 0) {
       const i64 segment = step / 32, segments = (T + 31) / 32;
@@ -744,8 +748,8 @@ extern "C" int seqc_forward(
   const Call call{B, T, way, bounds};
   Forward a;
   std::memcpy(&a, arrays, sizeof a);  // pointers, in this order
-  const i64 programs = B * n_H * panels;
   const bool several = threads > 1 && call.rows() * (n_H * n_K * n_V) > 1048576;  // else one thread is faster
+  const i64 programs = B * n_H * panels;
   int failed = 0;
 #pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (several)
   for (i64 program = 0; program < programs; ++program) {
@@ -915,8 +919,8 @@ extern "C" int seqc_backward(
   const Call call{B, T, way, bounds};
   Backward a;
   std::memcpy(&a, arrays, sizeof a);  // pointers, in this order
-  const i64 programs = B * n_H * panels;
   const bool several = threads > 1 && call.rows() * (n_H * n_K * n_V) > 1048576;  // else one thread is faster
+  const i64 programs = B * n_H * panels;
   int failed = 0;
 #pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (several)
   for (i64 program = 0; program < programs; ++program) {
@@ -1001,8 +1005,8 @@ extern "C" int seqc_step(
   const Call call{B, T, way, bounds};
   Step a;
   std::memcpy(&a, arrays, sizeof a);  // pointers, in this order
-  const i64 programs = B * n_H * panels;
   const bool several = threads > 1 && call.rows() * (n_H * n_K * n_V) > 1048576;  // else one thread is faster
+  const i64 programs = B * n_H * panels;
   int failed = 0;
 #pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (several)
   for (i64 program = 0; program < programs; ++program) {
@@ -1248,11 +1252,11 @@ def _check_call(function, given, named):
             raise _dtype_error(**{name: x})
 
 
-def _whole_sizes(**sizes):
-    """The sizes that a Module is made with, 0 for one that each call tells; ValueError where one is no such number."""
+def _whole_sizes(least, /, **sizes):
+    """The sizes that a layer is made with, 0 for one that each call tells; ValueError where one is none, or too small."""
     for name, size in sizes.items():
-        if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
-            raise ValueError(f"{name} is {size!r}; the size of a dim is a whole number")
+        if isinstance(size, bool) or not hasattr(size, "__index__") or size < least:
+            raise ValueError(f"{name} is {size!r}; a size is a whole number, {least} or more")
     return sizes
 
 
@@ -1301,18 +1305,16 @@ def _along(axis, cu_seqlens, reverse, *tensors):
 
 def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
     """The call in pieces of `every` steps, each from the states that the last one left."""
-    main = given["q"]
+    main, packed = given["q"], cu_seqlens is not None
     count = main.dim() - 2
     at = 1 if axis is None else axis % count
     if every < 1:
-        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
-        raise ValueError(f"gla: {why}")
-    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
-        why = f"q has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"gla: states_every is {every}; states are kept after every so many steps, 1 or more")
+    if axis is not None and (packed or not -count <= axis < count):
+        why = "states_every of a pack takes none" if packed else f"q has {count} axes before its dims"
         raise ValueError(f"gla: axis is {axis}; {why}")
-    steps = main.shape[at]
-    bounds = [0, steps]
-    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+    bounds = [0, main.shape[at]]
+    if packed:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
         _sequences(cu_seqlens, main)
         _steps(cu_seqlens.cpu(), main)
         bounds = cu_seqlens.tolist()
@@ -1324,40 +1326,34 @@ def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
         for before, size in zip(bounds, lengths):
             low, high = min(start, size), min(start + every, size)
             rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
-        cuts, own = None, dict(given)
-        if cu_seqlens is None:
-            low, high = rows[0]
-            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
-        else:
-            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
-            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+        own, cuts = {x: given[x] for x in "q k v g".split() if given[x] is not None}, None
+        if packed:
+            places.append(torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]]))
+            own = {name: x.index_select(1, places[-1]) for name, x in own.items()}
             sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
             cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
-            places.append(index)
-        result = gla(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        else:
+            own = {name: x.narrow(at, rows[0][0], rows[0][1] - rows[0][0]) for name, x in own.items()}
+        result = gla(**given | own, cu_seqlens=cuts, reverse=reverse, axis=axis)
         given |= dict(zip(("S_0",), result[1:]))
         results.append(result)
         kept.append([i for i, size in enumerate(lengths) if start + every <= size])
     whole = []
     for parts in zip(*(result[:1] for result in results)):
-        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
-        if cu_seqlens is not None:
-            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        joined = torch.cat(parts[::-1] if last and not packed else parts, at)
+        if packed:
+            joined = joined.new_zeros(1, main.shape[1], *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
         whole.append(joined)
     found = GLAStates(*whole, *results[-1][1:])
     order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
     for name, state in zip(found._fields[1:], found[1:]):
-        if cu_seqlens is not None:
-            parts = [getattr(results[piece], name)[i] for i, piece in order]
-            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        parts = [getattr(results[piece], name) for _, piece in order]
+        if packed:
+            parts, nothing = [part[i] for part, (i, _) in zip(parts, order)], state[:0]
         else:
-            parts = [getattr(results[piece], name) for _, piece in order]
-            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
-        setattr(found, name[:-1] + "every", stacked)
+            nothing = state.unsqueeze(at).narrow(at, 0, 0)
+        setattr(found, name[:-1] + "every", torch.stack(parts, 0 if packed else at) if parts else nothing)
     return found
-
-
-_STEPPED = tuple("q k v g".split())
 
 
 def _written(result, given, inplace, into):
@@ -1907,13 +1903,12 @@ def _batched_backward(*arguments):
     """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    cotangents = arguments[9:]
-    batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
-    columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
-    members = next(d.shape[0] for d, own in zip(columns, batched) if own)
-    rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
-    found = [_backward_below(*arguments[:9], *row) for row in rows]
-    return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
+    given, dims = list(arguments), [None] * len(arguments)
+    for i, d in enumerate(given[9:], 9):
+        if d is not None and torch._C._functorch.is_legacy_batchedtensor(d):
+            given[i], dims[i] = torch._remove_batch_dim(d, level, 1, 0), 0
+    members = given[dims.index(0)].shape[0]
+    return [torch._add_batch_dim(x, 0, level) for x in _in_turn(_backward_below, members, dims, given)[0]]
 
 
 def _pulled(results, cotangents, wrt, create_graph=False):
@@ -2035,7 +2030,7 @@ def _folded(x, dim, members):
 
 def _member(x, dim, i):
     """Member i of an argument, or of a list of them."""
-    if isinstance(x, (list, tuple)):
+    if isinstance(dim, (list, tuple)):
         return [_member(y, d, i) for y, d in zip(x, dim, strict=True)]
     return x if dim is None else x.select(dim, i)
 
@@ -2070,10 +2065,10 @@ def _rule(name):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_a229ae939425", 0
+    name, tries = "seqc_gla_546d40e7dec3", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_a229ae939425_{tries}"
+        name = f"seqc_gla_546d40e7dec3_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -2112,8 +2107,8 @@ NATIVE_SECONDS, NATIVE_ANSWER = 180.0, 20.0
 # After how many seconds a build is told on stderr: on a terminal, and elsewhere.
 NATIVE_PATIENCE = 1.0, 10.0
 
-_native_lock = _threading.Lock()
 _native_loaded: dict[str, _ctypes.CDLL] = {}
+_native_running: dict[int, _subprocess.Popen[str]] = {}  # the program that each thread runs
 
 
 def _native_command(words: Sequence[str], seconds: float) -> tuple[int, str, str]:
@@ -2121,15 +2116,42 @@ def _native_command(words: Sequence[str], seconds: float) -> tuple[int, str, str
     group = 0 if _os.name == "posix" else None
     with _subprocess.Popen(words, stdin=_subprocess.DEVNULL, stdout=_subprocess.PIPE, stderr=_subprocess.PIPE, text=True,
                            errors="replace", process_group=group) as running:
+        _native_running[_threading.get_ident()] = running
         try:
             out, err = running.communicate(timeout=seconds)
         except BaseException as problem:
-            with _contextlib.suppress(ProcessLookupError):
-                running.kill() if group is None else _os.killpg(running.pid, _signal.SIGKILL)
+            _native_stop(running)
             if isinstance(problem, _subprocess.TimeoutExpired):
                 raise RuntimeError(f"`{_shlex.join(words)}` did not end within {seconds:g} seconds") from None
             raise
+        finally:
+            del _native_running[_threading.get_ident()]
     return running.returncode, out, err
+
+
+def _native_stop(running: _subprocess.Popen[str]) -> None:
+    """End a program, with all that it began."""
+    with _contextlib.suppress(ProcessLookupError):
+        running.kill() if _os.name != "posix" else _os.killpg(running.pid, _signal.SIGKILL)
+
+
+def _native_each(works: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What each gives. They build libraries side by side, as many as there are cores; where one fails, the others stop."""
+    if len(works) < 2:
+        return [work() for work in works]
+    own = set[int]()
+    with _futures.ThreadPoolExecutor(_os.cpu_count(), initializer=lambda: own.add(_threading.get_ident())) as pool:
+        made = [pool.submit(work) for work in works]
+        try:
+            return [one.result() for one in made]
+        except BaseException:
+            for one in made:
+                one.cancel()
+            while not all(one.done() for one in made):
+                for running in [x for thread, x in [*_native_running.items()] if thread in own]:
+                    _native_stop(running)
+                _futures.wait(made, timeout=0.05)
+            raise
 
 
 @_functools.cache
@@ -2218,8 +2240,11 @@ def _native_threads(compiler: str) -> str:
 
 def _native_cache() -> _Path | None:
     """The folder of built libraries; None if there is no home to keep it in."""
-    if NATIVE_CACHE or _os.environ.get("XDG_CACHE_HOME"):
-        return _Path(NATIVE_CACHE or _os.path.join(_os.environ["XDG_CACHE_HOME"], "seqc"))
+    if NATIVE_CACHE:
+        return _Path(NATIVE_CACHE)
+    told = _Path(_os.environ.get("XDG_CACHE_HOME", ""))
+    if told.is_absolute():  # another is to be ignored, says XDG's specification
+        return told / "seqc"
     try:
         return _Path.home() / ".cache" / "seqc"
     except RuntimeError:  # no $HOME, and a user of whom the system knows none
@@ -2272,7 +2297,7 @@ def _native_private() -> _Path:
 
 @_contextlib.contextmanager
 def _native_alone(path: _Path) -> Iterator[None]:
-    """Hold a lock between processes; it ends with the process that holds it."""
+    """Hold a lock between processes, and between threads; it ends with the process that holds it."""
     with open(_os.open(path, _os.O_RDWR | _os.O_CREAT | getattr(_os, "O_NOFOLLOW", 0), 0o600), "w") as file:
         if _os.name == "posix":
             import fcntl
@@ -2393,29 +2418,20 @@ def _native_pointers(arrays: Sequence[Any]) -> bytes:
 def _native_library(text: str, defines: Mapping[str, str]) -> _ctypes.CDLL:
     """The loaded library of a translation unit: built ahead, or built now."""
     key = _native_digest(text, *_native_macros(defines))
-    with _native_lock:
-        if key not in _native_loaded:
-            ahead = _native_prebuilt(text, defines)
-            path = ahead or _native_build(text, defines)
-            try:
-                _native_loaded[key] = _ctypes.CDLL(str(path))
-            except OSError:  # of a cache that another system has filled: what cannot be loaded here is built here
-                if ahead:
-                    raise
-                path.unlink()
-                _native_loaded[key] = _ctypes.CDLL(str(_native_build(text, defines)))
-        return _native_loaded[key]
+    if key not in _native_loaded:
+        ahead = _native_prebuilt(text, defines)
+        path = ahead or _native_build(text, defines)
+        try:
+            _native_loaded[key] = _ctypes.CDLL(str(path))
+        except OSError:  # of a cache that another system has filled: what cannot be loaded here is built here
+            if ahead:
+                raise
+            path.unlink(missing_ok=True)
+            _native_loaded[key] = _ctypes.CDLL(str(_native_build(text, defines)))
+    return _native_loaded[key]
 
 
 # ---- libraries that were built ahead, by `seqc compile --prebuild` ----
-
-
-def _native_needs() -> dict[str, Any]:
-    """What a library that is built here asks of a machine that loads it."""
-    compiler = _native_compiler()
-    assert compiler is not None
-    threads = "" if _platform.system() == "Darwin" else _native_threads(compiler[1])
-    return {"processor": _native_processor().splitlines(), "threads": threads}
 
 
 def _native_lacks(note: Mapping[str, Any]) -> str:
@@ -2621,6 +2637,8 @@ constexpr int BYTES = 32;
 constexpr int BYTES = 16;
 #endif
 constexpr int W = BYTES / int(sizeof(real));  // lanes of a vector
+constexpr bool single = sizeof(real) == 4;
+constexpr real infinity = std::numeric_limits<real>::infinity();
 using whole = std::conditional_t<sizeof(real) == 4, std::int32_t, std::int64_t>;
 typedef real vec __attribute__((vector_size(BYTES)));
 typedef whole mask __attribute__((vector_size(BYTES)));  // all bits of a lane: its truth value; or integers
@@ -2655,6 +2673,10 @@ constexpr i64 divisor(i64 n, i64 most) {  // the largest divisor of n that is at
 #define BLOCKS(n, most)                                               \
   if constexpr (constexpr i64 CB = divisor((n) / W, most); true)      \
     for (i64 c0 = 0; c0 < (n) / W; c0 += CB)
+#define BLOCKS_OF(n, most, first, last, place)                                                        \
+  if constexpr (constexpr i64 CB = divisor((n) / W, most), blocks = (n) / W / CB; true)               \
+    for (i64 b = first; b < last; ++b)                                                                \
+      if (const i64 c0 = CB * (place); true)
 #define VECTORS(count) UNROLL for (int c = 0; c < count; ++c) if (const i64 at = (c0 + c) * W; true)
 #define EACH_VECTOR(n, most) BLOCKS(n, most) VECTORS(CB)
 
@@ -2728,10 +2750,22 @@ template <bool full>
 INLINE void store(real* p, vec x, i64 left) { return full || left >= W ? store(p, x) : store_some(p, x, left); }
 template <bool full>
 INLINE void store(real* p, real x, i64 left) { store<full>(p, splat(x), left); }
+template <class Scratch>
+Scratch* scratch() {  // one per thread and kernel, kept between calls; zero at first
+  static thread_local std::unique_ptr<Scratch> kept;
+  if (!kept) kept.reset(new (std::nothrow) Scratch());
+  return kept.get();
+}
+
 template <bool full>
 INLINE vec keep(vec x, i64 left, real otherwise) {  // lanes outside are replaced before a sum over lanes
   return full || left >= W ? x : lanes() < splat(real(left)) ? x : splat(otherwise);
 }
+
+INLINE real seqc_max(real a, real b) { return a > b || a != a ? a : b; }
+INLINE vec seqc_max(vec a, vec b) { return ((a > b) | (a != a)) ? a : b; }
+INLINE vec seqc_max(real a, vec b) { return seqc_max(splat(a), b); }
+INLINE vec seqc_max(vec a, real b) { return seqc_max(a, splat(b)); }
 
 // Sums over lanes, for W rows at once: lane r of the result is the sum (or the maximum) of row r, in a fixed order.
 template <int d, int... l>
@@ -2742,8 +2776,6 @@ template <int d, int... l>
 INLINE vec pair_high(vec a, vec b, std::integer_sequence<int, l...>) {
   return __builtin_shufflevector(a, b, ((l & d) ? (l ^ d) + W : (l ^ d))...);
 }
-INLINE real seqc_max(real a, real b) { return a > b || a != a ? a : b; }
-INLINE vec seqc_max(vec a, vec b) { return ((a > b) | (a != a)) ? a : b; }
 template <bool most, int d>
 INLINE void fold_rows(vec* r) {
   if constexpr (d > 0) {
@@ -2763,6 +2795,14 @@ ONCE void across(const real* rows, real* out, i64 n) {  // rows: n vectors; out:
     fold_rows<most, W / 2>(r);
     store(out + i, r[0]);
   }
+}
+template <bool most>
+INLINE real total(vec x) {
+  alignas(BYTES) real out[W];
+  alignas(BYTES) real row[W];
+  store(row, x);
+  across<most>(row, out, 1);
+  return out[0];
 }
 
 template <int d, int... l>
@@ -2798,17 +2838,6 @@ ONCE void transpose(const real* from, i64 from_stride, real* to, i64 to_stride, 
     }
 }
 
-template <class Scratch>
-Scratch* scratch() {  // one per thread and kernel, kept between calls; zero at first
-  static thread_local std::unique_ptr<Scratch> kept;
-  if (!kept) kept.reset(new (std::nothrow) Scratch());
-  return kept.get();
-}
-
-constexpr bool single = sizeof(real) == 4;
-constexpr int FRACTION = single ? 23 : 52;  // bits of a fraction
-constexpr int BIAS = single ? 127 : 1023;
-
 INLINE mask bits(vec x) {
   mask r;
   std::memcpy(&r, &x, sizeof r);
@@ -2819,6 +2848,17 @@ INLINE vec number(mask x) {
   std::memcpy(&r, &x, sizeof r);
   return r;
 }
+
+template <int n>
+INLINE vec horner(vec x, const real (&c)[n]) {
+  vec r = splat(c[n - 1]);
+  UNROLL for (int i = n - 2; i >= 0; --i) r = r * x + c[i];
+  return r;
+}
+
+constexpr int FRACTION = single ? 23 : 52;  // bits of a fraction
+
+constexpr int BIAS = single ? 127 : 1023;
 INLINE vec power2(mask n) { return number((n + whole(BIAS)) << FRACTION); }  // 2^n, n a normal exponent
 #if defined(__AVX512F__) && defined(__clang__)  // one instruction each; NaN passes through all of them
 INLINE vec at_most(real top, vec x) {
@@ -2854,14 +2894,6 @@ INLINE vec scaled(vec x, vec n) {  // in two factors: the result may lie outside
   return x * power2(half) * power2(k - half);
 }
 #endif
-
-template <int n>
-INLINE vec horner(vec x, const real (&c)[n]) {
-  vec r = splat(c[n - 1]);
-  UNROLL for (int i = n - 2; i >= 0; --i) r = r * x + c[i];
-  return r;
-}
-
 struct Reduced {
   vec n;  // x = n ln 2 + r, n whole
   vec p;   // exp(r) - 1
@@ -2886,23 +2918,19 @@ INLINE Reduced reduce(vec x) {
   }
   return {n, r + r * r * q};
 }
+
 INLINE vec seqc_exp(vec x) {
   constexpr real top = single ? 89 : 710, bottom = single ? -104 : -746;
   const Reduced e = reduce(at_least(bottom, at_most(top, x)));
   return scaled(e.p + real(1), e.n);
 }
+INLINE real seqc_exp(real x) { return seqc_exp(splat(x))[0]; }
+
 INLINE vec seqc_sqrt(vec x) {
   vec r;
   for (int i = 0; i < W; ++i) r[i] = std::sqrt(x[i]);
   return r;
 }
-INLINE vec seqc_max(real a, vec b) { return seqc_max(splat(a), b); }
-INLINE vec seqc_max(vec a, real b) { return seqc_max(a, splat(b)); }
-
-// Scalars go through one lane, so that they agree with vectors to the bit.
-#define SEQC_SCALAR(name) \
-  INLINE real seqc_##name(real x) { return seqc_##name(splat(x))[0]; }
-SEQC_SCALAR(exp)
 INLINE real seqc_sqrt(real x) { return std::sqrt(x); }
 
 // Copies `rows` of `columns` numbers that are neighbours. Vectors of a row are W * apart numbers apart where they go to:
@@ -2914,7 +2942,6 @@ ONCE void copy(
       for (i64 j = j0; j < std::min(columns, j0 + 8 * W); j += W)
         store<false>(to + i * to_stride + j * apart, load<false>(from + i * from_stride + j, columns - j), columns - j);
 }
-
 }  // namespace
 
 // Pages of two megabytes, where the system grants them, for the part of an array that fills such pages.

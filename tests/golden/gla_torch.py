@@ -171,7 +171,7 @@ class GLA(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.axis = axis
-        self.dims = _whole_sizes(H=H, K=K, V=V)
+        self.dims = _whole_sizes(0, H=H, K=K, V=V)
 
     def forward(
         self,
@@ -187,18 +187,9 @@ class GLA(torch.nn.Module):
         states_every: int | None = None,
     ) -> GLAResult:
         """The recurrence over a sequence; see `gla`."""
+        axis = self.axis if axis is None else axis
         _as_made(self, q=q, v=v)
-        return gla(
-            q,
-            k,
-            v,
-            g,
-            S_0=S_0,
-            cu_seqlens=cu_seqlens,
-            reverse=reverse,
-            axis=self.axis if axis is None else axis,
-            states_every=states_every,
-        )
+        return gla(q, k, v, g, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse, axis=axis, states_every=states_every)
 
     def step(
         self,
@@ -611,11 +602,11 @@ def _check_call(function, given, named):
             raise _dtype_error(**{name: x})
 
 
-def _whole_sizes(**sizes):
-    """The sizes that a Module is made with, 0 for one that each call tells; ValueError where one is no such number."""
+def _whole_sizes(least, /, **sizes):
+    """The sizes that a layer is made with, 0 for one that each call tells; ValueError where one is none, or too small."""
     for name, size in sizes.items():
-        if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
-            raise ValueError(f"{name} is {size!r}; the size of a dim is a whole number")
+        if isinstance(size, bool) or not hasattr(size, "__index__") or size < least:
+            raise ValueError(f"{name} is {size!r}; a size is a whole number, {least} or more")
     return sizes
 
 
@@ -664,18 +655,16 @@ def _along(axis, cu_seqlens, reverse, *tensors):
 
 def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
     """The call in pieces of `every` steps, each from the states that the last one left."""
-    main = given["q"]
+    main, packed = given["q"], cu_seqlens is not None
     count = main.dim() - 2
     at = 1 if axis is None else axis % count
     if every < 1:
-        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
-        raise ValueError(f"gla: {why}")
-    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
-        why = f"q has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"gla: states_every is {every}; states are kept after every so many steps, 1 or more")
+    if axis is not None and (packed or not -count <= axis < count):
+        why = "states_every of a pack takes none" if packed else f"q has {count} axes before its dims"
         raise ValueError(f"gla: axis is {axis}; {why}")
-    steps = main.shape[at]
-    bounds = [0, steps]
-    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+    bounds = [0, main.shape[at]]
+    if packed:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
         _sequences(cu_seqlens, main)
         _steps(cu_seqlens.cpu(), main)
         bounds = cu_seqlens.tolist()
@@ -687,40 +676,34 @@ def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
         for before, size in zip(bounds, lengths):
             low, high = min(start, size), min(start + every, size)
             rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
-        cuts, own = None, dict(given)
-        if cu_seqlens is None:
-            low, high = rows[0]
-            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
-        else:
-            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
-            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+        own, cuts = {x: given[x] for x in "q k v g".split() if given[x] is not None}, None
+        if packed:
+            places.append(torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]]))
+            own = {name: x.index_select(1, places[-1]) for name, x in own.items()}
             sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
             cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
-            places.append(index)
-        result = gla(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        else:
+            own = {name: x.narrow(at, rows[0][0], rows[0][1] - rows[0][0]) for name, x in own.items()}
+        result = gla(**given | own, cu_seqlens=cuts, reverse=reverse, axis=axis)
         given |= dict(zip(("S_0",), result[1:]))
         results.append(result)
         kept.append([i for i, size in enumerate(lengths) if start + every <= size])
     whole = []
     for parts in zip(*(result[:1] for result in results)):
-        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
-        if cu_seqlens is not None:
-            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        joined = torch.cat(parts[::-1] if last and not packed else parts, at)
+        if packed:
+            joined = joined.new_zeros(1, main.shape[1], *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
         whole.append(joined)
     found = GLAStates(*whole, *results[-1][1:])
     order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
     for name, state in zip(found._fields[1:], found[1:]):
-        if cu_seqlens is not None:
-            parts = [getattr(results[piece], name)[i] for i, piece in order]
-            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        parts = [getattr(results[piece], name) for _, piece in order]
+        if packed:
+            parts, nothing = [part[i] for part, (i, _) in zip(parts, order)], state[:0]
         else:
-            parts = [getattr(results[piece], name) for _, piece in order]
-            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
-        setattr(found, name[:-1] + "every", stacked)
+            nothing = state.unsqueeze(at).narrow(at, 0, 0)
+        setattr(found, name[:-1] + "every", torch.stack(parts, 0 if packed else at) if parts else nothing)
     return found
-
-
-_STEPPED = tuple("q k v g".split())
 
 
 def _written(result, given, inplace, into):
@@ -1232,13 +1215,12 @@ def _batched_backward(*arguments):
     """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    cotangents = arguments[9:]
-    batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
-    columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
-    members = next(d.shape[0] for d, own in zip(columns, batched) if own)
-    rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
-    found = [_backward_below(*arguments[:9], *row) for row in rows]
-    return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
+    given, dims = list(arguments), [None] * len(arguments)
+    for i, d in enumerate(given[9:], 9):
+        if d is not None and torch._C._functorch.is_legacy_batchedtensor(d):
+            given[i], dims[i] = torch._remove_batch_dim(d, level, 1, 0), 0
+    members = given[dims.index(0)].shape[0]
+    return [torch._add_batch_dim(x, 0, level) for x in _in_turn(_backward_below, members, dims, given)[0]]
 
 
 def _pulled(results, cotangents, wrt, create_graph=False):
@@ -1360,7 +1342,7 @@ def _folded(x, dim, members):
 
 def _member(x, dim, i):
     """Member i of an argument, or of a list of them."""
-    if isinstance(x, (list, tuple)):
+    if isinstance(dim, (list, tuple)):
         return [_member(y, d, i) for y, d in zip(x, dim, strict=True)]
     return x if dim is None else x.select(dim, i)
 
@@ -1395,10 +1377,10 @@ def _rule(name):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_abbcd8b278dc", 0
+    name, tries = "seqc_gla_0df9ae1ed9e0", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_abbcd8b278dc_{tries}"
+        name = f"seqc_gla_0df9ae1ed9e0_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

@@ -27,8 +27,8 @@ How it is computed:
         S: decay over H, K kept as a logarithm in [-inf, 0] per step
         S: read over K: 4 levels of spans with an anchor each: every exponent <= 0, so that nothing overflows
     in Triton:
-        chunkwise: 16 rows a block, at 0.36 of the modelled time of the step form; the scan form does not fit (a
-            program could not hold its values)
+        chunkwise: 16 rows a block, at 0.36 of the modelled time of the step form (0.32 with 32 rows; rows are
+            chosen with the tiles); the scan form does not fit (a program could not hold its values)
         S: decay over H, K kept as a logarithm in [-inf, 0] per step
         S: read over K: 4 levels of spans with an anchor each: every exponent <= 0, so that nothing overflows
 
@@ -177,7 +177,7 @@ class GLA(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.axis = axis
-        self.dims = _whole_sizes(H=H, K=K, V=V)
+        self.dims = _whole_sizes(0, H=H, K=K, V=V)
 
     def forward(
         self,
@@ -193,18 +193,9 @@ class GLA(torch.nn.Module):
         states_every: int | None = None,
     ) -> GLAResult:
         """The recurrence over a sequence; see `gla`."""
+        axis = self.axis if axis is None else axis
         _as_made(self, q=q, v=v)
-        return gla(
-            q,
-            k,
-            v,
-            g,
-            S_0=S_0,
-            cu_seqlens=cu_seqlens,
-            reverse=reverse,
-            axis=self.axis if axis is None else axis,
-            states_every=states_every,
-        )
+        return gla(q, k, v, g, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse, axis=axis, states_every=states_every)
 
     def step(
         self,
@@ -1001,7 +992,7 @@ def _ready_triton(x, K, V, alone=False):
         kernels = ("forward", "pairs", "states", "outputs") if alone else needs
         need = max((sum(needs[k]) for k in kernels), default=0)
         _READY[key] = need <= room
-        if need > room and not alone:
+        if need > room:
             warnings.warn(
                 f"gla: with K = {K}, V = {V} a program of the Triton kernels needs {need} bytes of shared memory, and may have "
                 f"{room} on {x.device}: plain torch runs. Kernels for such sizes alone, or what stands against them: "
@@ -1022,10 +1013,9 @@ def _steps_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     STEP = -1 if reverse else 1
     BK = _pad(K)
     BV = min(_pad(V), 32)
-    NV = -(-V // BV)
     o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    gla_steps_kernel[(B * H * NV,)](
+    gla_steps_kernel[(B * H * -(-V // BV),)](
         S_0, q, g, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, SQRT_K=math.sqrt(K), STEP=STEP,
         num_warps=8, num_stages=1, enable_fp_fusion=True,
     )
@@ -1042,7 +1032,6 @@ def _run_triton(save, q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 32)
-    NV = -(-V // BV)
     S_every = torch.empty((N_KEPT, H, K, V), dtype=torch.float32, device=q.device) if save else None
     o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
@@ -1056,27 +1045,25 @@ def _run_triton(save, q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     )
     way = _way(
         _PACE, q, NT,
-        {"forward": B * H * NV},
+        {"forward": B * H * -(-V // BV)},
         {"states": B * H * -(-V // min(_pad(V, 16), 16)), "outputs": B * H * -(-V // min(_pad(V, 16), 64))},
     )
     if way == 1:
         BV = min(_pad(V, 16), 16)
-        NV = -(-V // BV)
         S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
-        gla_forward_kernel[(B * H * NV,)](
+        gla_forward_kernel[(B * H * -(-V // BV),)](
             S_0, S_in, S_every, None, decay_kept, v, None, None, k_kept, S_T, cu_seqlens, T, EVERY, H=H, K=K, V=V,
             BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION,
             SAVE=save and N_KEPT > 0, OUTPUTS=False, num_warps=4, num_stages=_stages("states", 2, q, K, V),
             enable_fp_fusion=True,
         )
         BV = min(_pad(V, 16), 64)
-        NV = -(-V // BV)
-        gla_outputs_kernel[(N_BLOCKS * H * NV,)](
+        gla_outputs_kernel[(N_BLOCKS * H * -(-V // BV),)](
             S_in, q_kept, v, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
-        gla_forward_kernel[(B * H * NV,)](
+        gla_forward_kernel[(B * H * -(-V // BV),)](
             S_0, None, S_every, q_kept, decay_kept, v, A_kept, o, k_kept, S_T, cu_seqlens, T, EVERY, H=H, K=K, V=V,
             BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION,
             SAVE=save and N_KEPT > 0, OUTPUTS=True, num_warps=4, num_stages=_stages("forward", 2, q, K, V),
@@ -1109,7 +1096,6 @@ def _backward_triton(q, k, v, g, S_0, S_every, d_o, d_S_T, *, cu_seqlens=None, r
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
-    NV = -(-V // BV)
     decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
     q_kept = torch.empty((N_BLOCKS, H, 16, K), dtype=q.dtype, device=q.device)
     A_kept = torch.empty((N_BLOCKS, H, 16, 16), dtype=q.dtype, device=q.device)
@@ -1119,39 +1105,35 @@ def _backward_triton(q, k, v, g, S_0, S_every, d_o, d_S_T, *, cu_seqlens=None, r
         PRECISION=PRECISION, COLUMNS=max(BK // 32, 1), num_warps=1, num_stages=1, enable_fp_fusion=True,
     )
     BV = min(_pad(V, 16), 64)
-    NV = -(-V // BV)
     S_in = torch.empty((N_BLOCKS, H, K, V), dtype=_state_type(q.dtype), device=q.device)
-    gla_again_kernel[(N_SPANS * H * NV,)](
+    gla_again_kernel[(N_SPANS * H * -(-V // BV),)](
         S_every if N_KEPT else S_0, decay_kept, k_kept, S_in, v, cu_seqlens, B, T, EVERY, H=H, K=K, V=V, BK=BK,
         BV=BV, BT=16, STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
         num_stages=_stages("again", 2, q, K, V), enable_fp_fusion=True,
     )
     BV = min(_pad(V, 16), 16)
-    NV = -(-V // BV)
     d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=_state_type(q.dtype), device=q.device)
     d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    gla_cotangents_kernel[(B * H * NV,)](
+    gla_cotangents_kernel[(B * H * -(-V // BV),)](
         d_S_T, q_kept, decay_kept, d_S_out, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
         SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
         num_stages=_stages("cotangents", 2, q, K, V), enable_fp_fusion=True,
     )
     BV = min(_pad(V, 16), 64)
-    NV = -(-V // BV)
     if needs[2]:
         d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
-        gla_gradients_V_kernel[(N_BLOCKS * H * NV,)](
+        gla_gradients_V_kernel[(N_BLOCKS * H * -(-V // BV),)](
             k_kept, d_S_out, A_kept, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
             SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
     BK = min(_pad(K, 16), 64)
-    NK = -(-K // BK)
     BV = min(_pad(V, 16), 128)
     if needs[0] or needs[1] or needs[3]:
         d_g = empty((*q.shape[:2], H, K), dtype=g.dtype, device=q.device)
         d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
         d_k = empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
-        gla_gradients_K_kernel[(N_BLOCKS * H * NK,)](
+        gla_gradients_K_kernel[(N_BLOCKS * H * -(-K // BK),)](
             v, d_o, q, k, S_in, g, d_S_out, d_g, d_q, d_k, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
             SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=2, num_stages=1,
             enable_fp_fusion=True,
@@ -1161,9 +1143,7 @@ def _backward_triton(q, k, v, g, S_0, S_every, d_o, d_S_T, *, cu_seqlens=None, r
 
 def _step_triton(q, k, v, g, S_0):
     """One step: a sequence of one."""
-    o, S_T = _steps_triton(
-        q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1), g.unsqueeze(1), S_0,
-    )
+    o, S_T = _steps_triton(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1), g.unsqueeze(1), S_0)
     return o.squeeze(1), S_T
 
 
@@ -1276,11 +1256,11 @@ def _check_call(function, given, named):
             raise _dtype_error(**{name: x})
 
 
-def _whole_sizes(**sizes):
-    """The sizes that a Module is made with, 0 for one that each call tells; ValueError where one is no such number."""
+def _whole_sizes(least, /, **sizes):
+    """The sizes that a layer is made with, 0 for one that each call tells; ValueError where one is none, or too small."""
     for name, size in sizes.items():
-        if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
-            raise ValueError(f"{name} is {size!r}; the size of a dim is a whole number")
+        if isinstance(size, bool) or not hasattr(size, "__index__") or size < least:
+            raise ValueError(f"{name} is {size!r}; a size is a whole number, {least} or more")
     return sizes
 
 
@@ -1329,18 +1309,16 @@ def _along(axis, cu_seqlens, reverse, *tensors):
 
 def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
     """The call in pieces of `every` steps, each from the states that the last one left."""
-    main = given["q"]
+    main, packed = given["q"], cu_seqlens is not None
     count = main.dim() - 2
     at = 1 if axis is None else axis % count
     if every < 1:
-        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
-        raise ValueError(f"gla: {why}")
-    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
-        why = f"q has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"gla: states_every is {every}; states are kept after every so many steps, 1 or more")
+    if axis is not None and (packed or not -count <= axis < count):
+        why = "states_every of a pack takes none" if packed else f"q has {count} axes before its dims"
         raise ValueError(f"gla: axis is {axis}; {why}")
-    steps = main.shape[at]
-    bounds = [0, steps]
-    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+    bounds = [0, main.shape[at]]
+    if packed:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
         _sequences(cu_seqlens, main)
         _steps(cu_seqlens.cpu(), main)
         bounds = cu_seqlens.tolist()
@@ -1352,40 +1330,34 @@ def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
         for before, size in zip(bounds, lengths):
             low, high = min(start, size), min(start + every, size)
             rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
-        cuts, own = None, dict(given)
-        if cu_seqlens is None:
-            low, high = rows[0]
-            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
-        else:
-            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
-            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+        own, cuts = {x: given[x] for x in "q k v g".split() if given[x] is not None}, None
+        if packed:
+            places.append(torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]]))
+            own = {name: x.index_select(1, places[-1]) for name, x in own.items()}
             sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
             cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
-            places.append(index)
-        result = gla(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        else:
+            own = {name: x.narrow(at, rows[0][0], rows[0][1] - rows[0][0]) for name, x in own.items()}
+        result = gla(**given | own, cu_seqlens=cuts, reverse=reverse, axis=axis)
         given |= dict(zip(("S_0",), result[1:]))
         results.append(result)
         kept.append([i for i, size in enumerate(lengths) if start + every <= size])
     whole = []
     for parts in zip(*(result[:1] for result in results)):
-        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
-        if cu_seqlens is not None:
-            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        joined = torch.cat(parts[::-1] if last and not packed else parts, at)
+        if packed:
+            joined = joined.new_zeros(1, main.shape[1], *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
         whole.append(joined)
     found = GLAStates(*whole, *results[-1][1:])
     order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
     for name, state in zip(found._fields[1:], found[1:]):
-        if cu_seqlens is not None:
-            parts = [getattr(results[piece], name)[i] for i, piece in order]
-            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        parts = [getattr(results[piece], name) for _, piece in order]
+        if packed:
+            parts, nothing = [part[i] for part, (i, _) in zip(parts, order)], state[:0]
         else:
-            parts = [getattr(results[piece], name) for _, piece in order]
-            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
-        setattr(found, name[:-1] + "every", stacked)
+            nothing = state.unsqueeze(at).narrow(at, 0, 0)
+        setattr(found, name[:-1] + "every", torch.stack(parts, 0 if packed else at) if parts else nothing)
     return found
-
-
-_STEPPED = tuple("q k v g".split())
 
 
 def _written(result, given, inplace, into):
@@ -1754,20 +1726,15 @@ _TORCH = _Form(_prepare_torch, *_one_by_one(_forward_torch, _forward_torch, _bac
 _TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton, _step_triton)
 
 
-def _form(*tensors):
-    """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen."""
+def _form(*tensors, alone=False):
+    """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen.
+
+    alone: no gradient follows, so that only the kernels of forward have to fit.
+    """
     x = tensors[0]
-    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], tensors[2].shape[-1]):
+    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], tensors[2].shape[-1], alone):
         return _TRITON
     return _TORCH
-
-
-def _form_alone(*tensors):
-    """The form where no gradient follows: kernels of forward may fit where those of backward do not."""
-    x = tensors[0]
-    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], tensors[2].shape[-1], alone=True):
-        return _TRITON
-    return _form(*tensors)
 
 
 # ---------- the torch operators ---------------------------------------------------------------------------------------
@@ -1931,7 +1898,7 @@ def _run(*arguments):
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
     _steps(cu_seqlens, tensors[0])  # raises where they are no bounds
-    form, carry = _form_alone(*tensors), _carry(x)
+    form, carry = _form(*tensors, alone=True), _carry(x)
     if 0 in x.shape[:2]:
         return [*_fake_run(*arguments)[:1], *(_copy(s, carry) for s in tensors[4:])]
     results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -2019,7 +1986,7 @@ def _step(*tensors):
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
-    form, carry = _form_alone(*tensors), _carry(x)
+    form, carry = _form(*tensors, alone=True), _carry(x)
     if form is _TORCH:
         results = _unshared(tensors, _plain_step(*tensors))
     else:
@@ -2162,13 +2129,12 @@ def _batched_backward(*arguments):
     """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    cotangents = arguments[9:]
-    batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
-    columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
-    members = next(d.shape[0] for d, own in zip(columns, batched) if own)
-    rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
-    found = [_backward_below(*arguments[:9], *row) for row in rows]
-    return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
+    given, dims = list(arguments), [None] * len(arguments)
+    for i, d in enumerate(given[9:], 9):
+        if d is not None and torch._C._functorch.is_legacy_batchedtensor(d):
+            given[i], dims[i] = torch._remove_batch_dim(d, level, 1, 0), 0
+    members = given[dims.index(0)].shape[0]
+    return [torch._add_batch_dim(x, 0, level) for x in _in_turn(_backward_below, members, dims, given)[0]]
 
 
 def _pulled(results, cotangents, wrt, create_graph=False):
@@ -2260,7 +2226,7 @@ def _folded(x, dim, members):
 
 def _member(x, dim, i):
     """Member i of an argument, or of a list of them."""
-    if isinstance(x, (list, tuple)):
+    if isinstance(dim, (list, tuple)):
         return [_member(y, d, i) for y, d in zip(x, dim, strict=True)]
     return x if dim is None else x.select(dim, i)
 
@@ -2295,10 +2261,10 @@ def _rule(name):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_381e94b686ae", 0
+    name, tries = "seqc_gla_a95e47e65ecb", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_381e94b686ae_{tries}"
+        name = f"seqc_gla_a95e47e65ecb_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

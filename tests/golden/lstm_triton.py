@@ -195,7 +195,7 @@ class LSTM(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.axis = axis
-        self.dims = _whole_sizes(H=H, D=D)
+        self.dims = _whole_sizes(0, H=H, D=D)
         self.R_i = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
         self.R_f = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
         self.R_z = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
@@ -217,10 +217,11 @@ class LSTM(torch.nn.Module):
         states_every: int | None = None,
     ) -> LSTMResult:
         """The recurrence over a sequence; see `lstm`."""
+        axis = self.axis if axis is None else axis
         _as_made(self, x_i=x_i)
         return lstm(
             x_i, x_f, x_z, x_o, self.R_i, self.R_f, self.R_z, self.R_o, h_0=h_0, c_0=c_0, cu_seqlens=cu_seqlens,
-            reverse=reverse, axis=self.axis if axis is None else axis, states_every=states_every,
+            reverse=reverse, axis=axis, states_every=states_every,
         )
 
     def step(
@@ -859,7 +860,7 @@ def _ready_triton(x, D, alone=False):
         kernels = ("infer",) if alone else [k for k in needs if k not in ("team_forward", "team_infer", "team_backward")]
         need = max((_least_triton(k, needs, x, D) for k in kernels), default=0)
         _READY[key] = need <= room
-        if need > room and not alone:
+        if need > room:
             warnings.warn(
                 f"lstm: with D = {D} a program of the Triton kernels needs {need} bytes of shared memory, and may have "
                 f"{room} on {x.device}: plain torch runs. Kernels for such sizes alone, or what stands against them: "
@@ -965,11 +966,10 @@ def _forward_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seql
         BB, many, HELD, AT_ONCE = _team_triton("team_forward", x_i, B, H, D, cu_seqlens is not None)
         NB = B if cu_seqlens is not None else -(-B // BB)
         BD, BD_ALL = 16, min(_pad(D, 16), _COLUMNS)
-        ND = -(-D // 16)
         h_all = torch.empty((2, B, H, D), dtype=x_i.dtype, device=x_i.device)
         met = torch.zeros(NB * H, dtype=torch.int32, device=x_i.device)
-        for FIRST in range(0, NB * H * ND, many):
-            lstm_team_forward_kernel[(min(many, NB * H * ND - FIRST),)](
+        for FIRST in range(0, NB * H * -(-D // BD), many):
+            lstm_team_forward_kernel[(min(many, NB * H * -(-D // BD) - FIRST),)](
                 R_o, R_f, R_i, R_z, h_0, c_0, h_all, met, x_o, x_f, x_i, x_z, h, h_in, c_in, before_f, before_i, before_z,
                 before_o, h_T, c_T, cu_seqlens, B, T, FIRST, H=H, D=D, BB=BB, BD=BD, BD_ALL=BD_ALL, STEP=STEP, DOT=DOT,
                 PRECISION=PRECISION, PARTS=1, HELD=HELD, AT_ONCE=AT_ONCE, SAVE=True, num_warps=4, num_stages=1,
@@ -1001,11 +1001,10 @@ def _infer_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlen
         BB, many, HELD, AT_ONCE = _team_triton("team_infer", x_i, B, H, D, cu_seqlens is not None)
         NB = B if cu_seqlens is not None else -(-B // BB)
         BD, BD_ALL = 16, min(_pad(D, 16), _COLUMNS)
-        ND = -(-D // 16)
         h_all = torch.empty((2, B, H, D), dtype=x_i.dtype, device=x_i.device)
         met = torch.zeros(NB * H, dtype=torch.int32, device=x_i.device)
-        for FIRST in range(0, NB * H * ND, many):
-            lstm_team_forward_kernel[(min(many, NB * H * ND - FIRST),)](
+        for FIRST in range(0, NB * H * -(-D // BD), many):
+            lstm_team_forward_kernel[(min(many, NB * H * -(-D // BD) - FIRST),)](
                 R_o, R_f, R_i, R_z, h_0, c_0, h_all, met, x_o, x_f, x_i, x_z, h, None, None, None, None, None, None, h_T,
                 c_T, cu_seqlens, B, T, FIRST, H=H, D=D, BB=BB, BD=BD, BD_ALL=BD_ALL, STEP=STEP, DOT=DOT,
                 PRECISION=PRECISION, PARTS=1, HELD=HELD, AT_ONCE=AT_ONCE, SAVE=False, num_warps=4, num_stages=1,
@@ -1043,7 +1042,6 @@ def _backward_triton(
         BB, many, HELD, AT_ONCE = _team_triton("team_backward", x_i, B, H, D, cu_seqlens is not None)
         NB = B if cu_seqlens is not None else -(-B // BB)
         BD, BD_ALL = 16, min(_pad(D, 16), _COLUMNS)
-        ND = -(-D // 16)
         dx_z_all = torch.empty((2, B, H, D), dtype=x_i.dtype, device=x_i.device)
         dx_i_all = torch.empty((2, B, H, D), dtype=x_i.dtype, device=x_i.device)
         dx_f_all = torch.empty((2, B, H, D), dtype=x_i.dtype, device=x_i.device)
@@ -1055,8 +1053,8 @@ def _backward_triton(
         d_x_z = empty((*x_i.shape[:2], H, D), dtype=x_z.dtype, device=x_i.device)
         d_h_0 = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
         d_c_0 = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
-        for FIRST in range(0, NB * H * ND, many):
-            lstm_team_backward_kernel[(min(many, NB * H * ND - FIRST),)](
+        for FIRST in range(0, NB * H * -(-D // BD), many):
+            lstm_team_backward_kernel[(min(many, NB * H * -(-D // BD) - FIRST),)](
                 R_z, R_i, R_f, R_o, d_h_T, d_c_T, c_in, before_f, before_i, before_z, before_o, d_h, dx_z_all, dx_i_all,
                 dx_f_all, dx_o_all, met, d_x_o, d_x_f, d_x_i, d_x_z, d_h_0, d_c_0, cu_seqlens, B, T, FIRST, H=H, D=D,
                 BB=BB, BD=BD, BD_ALL=BD_ALL, STEP=STEP, DOT=DOT, PRECISION=PRECISION, PARTS=min(4, BD_ALL // 16),
@@ -1087,7 +1085,7 @@ def _backward_triton(
 def _step_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
     """One step: a sequence of one."""
     h, h_T, c_T = _infer_triton(
-        x_i.unsqueeze(1), x_f.unsqueeze(1), x_z.unsqueeze(1), x_o.unsqueeze(1), R_i, R_f, R_z, R_o, h_0, c_0,
+        x_i.unsqueeze(1), x_f.unsqueeze(1), x_z.unsqueeze(1), x_o.unsqueeze(1), R_i, R_f, R_z, R_o, h_0, c_0
     )
     return h.squeeze(1), h_T, c_T
 
@@ -1201,11 +1199,11 @@ def _check_call(function, given, named):
             raise _dtype_error(**{name: x})
 
 
-def _whole_sizes(**sizes):
-    """The sizes that a Module is made with, 0 for one that each call tells; ValueError where one is no such number."""
+def _whole_sizes(least, /, **sizes):
+    """The sizes that a layer is made with, 0 for one that each call tells; ValueError where one is none, or too small."""
     for name, size in sizes.items():
-        if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
-            raise ValueError(f"{name} is {size!r}; the size of a dim is a whole number")
+        if isinstance(size, bool) or not hasattr(size, "__index__") or size < least:
+            raise ValueError(f"{name} is {size!r}; a size is a whole number, {least} or more")
     return sizes
 
 
@@ -1254,18 +1252,16 @@ def _along(axis, cu_seqlens, reverse, *tensors):
 
 def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
     """The call in pieces of `every` steps, each from the states that the last one left."""
-    main = given["x_i"]
+    main, packed = given["x_i"], cu_seqlens is not None
     count = main.dim() - 2
     at = 1 if axis is None else axis % count
     if every < 1:
-        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
-        raise ValueError(f"lstm: {why}")
-    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
-        why = f"x_i has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"lstm: states_every is {every}; states are kept after every so many steps, 1 or more")
+    if axis is not None and (packed or not -count <= axis < count):
+        why = "states_every of a pack takes none" if packed else f"x_i has {count} axes before its dims"
         raise ValueError(f"lstm: axis is {axis}; {why}")
-    steps = main.shape[at]
-    bounds = [0, steps]
-    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+    bounds = [0, main.shape[at]]
+    if packed:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
         _sequences(cu_seqlens, main)
         _steps(cu_seqlens.cpu(), main)
         bounds = cu_seqlens.tolist()
@@ -1277,40 +1273,34 @@ def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
         for before, size in zip(bounds, lengths):
             low, high = min(start, size), min(start + every, size)
             rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
-        cuts, own = None, dict(given)
-        if cu_seqlens is None:
-            low, high = rows[0]
-            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
-        else:
-            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
-            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+        own, cuts = {x: given[x] for x in "x_i x_f x_z x_o".split() if given[x] is not None}, None
+        if packed:
+            places.append(torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]]))
+            own = {name: x.index_select(1, places[-1]) for name, x in own.items()}
             sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
             cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
-            places.append(index)
-        result = lstm(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        else:
+            own = {name: x.narrow(at, rows[0][0], rows[0][1] - rows[0][0]) for name, x in own.items()}
+        result = lstm(**given | own, cu_seqlens=cuts, reverse=reverse, axis=axis)
         given |= dict(zip(("h_0", "c_0"), result[1:]))
         results.append(result)
         kept.append([i for i, size in enumerate(lengths) if start + every <= size])
     whole = []
     for parts in zip(*(result[:1] for result in results)):
-        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
-        if cu_seqlens is not None:
-            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        joined = torch.cat(parts[::-1] if last and not packed else parts, at)
+        if packed:
+            joined = joined.new_zeros(1, main.shape[1], *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
         whole.append(joined)
     found = LSTMStates(*whole, *results[-1][1:])
     order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
     for name, state in zip(found._fields[1:], found[1:]):
-        if cu_seqlens is not None:
-            parts = [getattr(results[piece], name)[i] for i, piece in order]
-            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        parts = [getattr(results[piece], name) for _, piece in order]
+        if packed:
+            parts, nothing = [part[i] for part, (i, _) in zip(parts, order)], state[:0]
         else:
-            parts = [getattr(results[piece], name) for _, piece in order]
-            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
-        setattr(found, name[:-1] + "every", stacked)
+            nothing = state.unsqueeze(at).narrow(at, 0, 0)
+        setattr(found, name[:-1] + "every", torch.stack(parts, 0 if packed else at) if parts else nothing)
     return found
-
-
-_STEPPED = tuple("x_i x_f x_z x_o".split())
 
 
 def _written(result, given, inplace, into):
@@ -1580,20 +1570,15 @@ _TORCH = _Form(_prepare_torch, *_one_by_one(_forward_torch, _forward_torch, _bac
 _TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton, _step_triton)
 
 
-def _form(*tensors):
-    """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen."""
+def _form(*tensors, alone=False):
+    """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen.
+
+    alone: no gradient follows, so that only the kernels of forward have to fit.
+    """
     x = tensors[0]
-    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1]):
+    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], alone):
         return _TRITON
     return _TORCH
-
-
-def _form_alone(*tensors):
-    """The form where no gradient follows: kernels of forward may fit where those of backward do not."""
-    x = tensors[0]
-    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], alone=True):
-        return _TRITON
-    return _form(*tensors)
 
 
 # ---------- the torch operators ---------------------------------------------------------------------------------------
@@ -1770,7 +1755,7 @@ def _run(*arguments):
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
     _steps(cu_seqlens, tensors[0])  # raises where they are no bounds
-    form, carry = _form_alone(*tensors), _carry(x)
+    form, carry = _form(*tensors, alone=True), _carry(x)
     if 0 in x.shape[:2]:
         return [*_fake_run(*arguments)[:1], *(_copy(s, carry) for s in tensors[8:])]
     results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -1862,7 +1847,7 @@ def _step(*tensors):
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
-    form, carry = _form_alone(*tensors), _carry(x)
+    form, carry = _form(*tensors, alone=True), _carry(x)
     if form is _TORCH:
         results = _unshared(tensors, _plain_step(*tensors))
     else:
@@ -2005,13 +1990,12 @@ def _batched_backward(*arguments):
     """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    cotangents = arguments[14:]
-    batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
-    columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
-    members = next(d.shape[0] for d, own in zip(columns, batched) if own)
-    rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
-    found = [_backward_below(*arguments[:14], *row) for row in rows]
-    return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
+    given, dims = list(arguments), [None] * len(arguments)
+    for i, d in enumerate(given[14:], 14):
+        if d is not None and torch._C._functorch.is_legacy_batchedtensor(d):
+            given[i], dims[i] = torch._remove_batch_dim(d, level, 1, 0), 0
+    members = given[dims.index(0)].shape[0]
+    return [torch._add_batch_dim(x, 0, level) for x in _in_turn(_backward_below, members, dims, given)[0]]
 
 
 def _pulled(results, cotangents, wrt, create_graph=False):
@@ -2102,7 +2086,7 @@ def _folded(x, dim, members):
 
 def _member(x, dim, i):
     """Member i of an argument, or of a list of them."""
-    if isinstance(x, (list, tuple)):
+    if isinstance(dim, (list, tuple)):
         return [_member(y, d, i) for y, d in zip(x, dim, strict=True)]
     return x if dim is None else x.select(dim, i)
 
@@ -2135,10 +2119,10 @@ def _rule(name):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_a7396ae8e38e", 0
+    name, tries = "seqc_lstm_6617a993486b", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_a7396ae8e38e_{tries}"
+        name = f"seqc_lstm_6617a993486b_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
