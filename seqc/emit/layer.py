@@ -53,7 +53,7 @@ def _apart(plan: LayerPlan, text: str, kernels: str) -> str:
 
 def layer_beside(plan: LayerPlan, module: str) -> str:
     """A file of the layer alone, which imports the recurrence from a module of this name."""
-    found = f"from {module} import {plan.sig.class_name}"
+    found = f"from {module} import {plan.sig.class_name}, _whole_sizes"
     return join(
         "\n".join([
             _header(plan), docstring(_about(plan)), "", *_imports([]), "", found, "",

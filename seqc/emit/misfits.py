@@ -54,8 +54,8 @@ def _check_call(function, given, named):
             raise _dtype_error(**{name: x})
 
 
-def _whole_sizes(least, /, **sizes):
-    """The sizes that a layer is made with, 0 for one that each call tells; ValueError where one is none, or too small."""
+def _whole_sizes(least: int, /, **sizes: int) -> dict[str, int]:
+    """The sizes that a layer is made with, 0 for one that each call tells; ValueError where one is no size."""
     for name, size in sizes.items():
         if isinstance(size, bool) or not hasattr(size, "__index__") or size < least:
             raise ValueError(f"{name} is {size!r}; a size is a whole number, {least} or more")

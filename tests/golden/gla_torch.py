@@ -602,8 +602,8 @@ def _check_call(function, given, named):
             raise _dtype_error(**{name: x})
 
 
-def _whole_sizes(least, /, **sizes):
-    """The sizes that a layer is made with, 0 for one that each call tells; ValueError where one is none, or too small."""
+def _whole_sizes(least: int, /, **sizes: int) -> dict[str, int]:
+    """The sizes that a layer is made with, 0 for one that each call tells; ValueError where one is no size."""
     for name, size in sizes.items():
         if isinstance(size, bool) or not hasattr(size, "__index__") or size < least:
             raise ValueError(f"{name} is {size!r}; a size is a whole number, {least} or more")
@@ -1377,10 +1377,10 @@ def _rule(name):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_0df9ae1ed9e0", 0
+    name, tries = "seqc_gla_d1befe4a45c8", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_0df9ae1ed9e0_{tries}"
+        name = f"seqc_gla_d1befe4a45c8_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

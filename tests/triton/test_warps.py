@@ -55,7 +55,7 @@ def test_a_call_says_how_many_programs_there_are(tmp_path: Path) -> None:
     text = compile_spec(tmp_path / "unasked.seq", Options("triton")).text
     for function in ("_forward_triton", "_infer_triton", "_backward_triton"):
         body = text.partition(f"def {function}(")[2].partition("\ndef ")[0]
-        assert re.search(r"num_warps=_warps\(B \* ND, u, [48], BD \* BN\)", body), function
+        assert re.search(r"num_warps=_warps\(B \* -\(-D // BD\), u, [48], BD \* BN\)", body), function
 
 
 @pytest.mark.parametrize("kernel", ["forward", "infer", "backward"])
