@@ -163,7 +163,7 @@ class Stub:
         def form(*tensors: torch.Tensor, **asked: object) -> object:
             return module._TORCH if tensors[0].dtype == torch.float64 else module._TRITON
 
-        vars(module).update(_form=form)
+        vars(module).update(_form=form, _form_alone=form)
 
     def grid(self, grid: Grid) -> Grid:
         """One sequence and one head of two blocks."""

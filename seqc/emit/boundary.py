@@ -16,7 +16,7 @@ from seqc.emit.register import register_text
 from seqc.emit.signature import Kernels, Signature
 from seqc.emit.sizes import clock, dims, extent, layout_text, layouts, main_input, sizes_text, tellers
 from seqc.emit.step import step_operator
-from seqc.emit.text import docstring, group, lay, returned
+from seqc.emit.text import group, lay, returned
 from seqc.emit.transforms import transforms_text
 from seqc.ir.dims import unprimed
 
@@ -61,31 +61,44 @@ def _saved_text(sig: Signature, suffix: str, kernels: Kernels) -> str:
 
 
 def _choice_text(sig: Signature) -> str:
-    limited = sig.triton is not None and bool(sig.triton.limited)
-    kernels = '*tensors, kernels=("forward", "backward")' if sig.cpu else "*tensors, alone=False" if limited else "*tensors"
-    told = ["The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen."]
-    if limited and not sig.cpu:
-        told += ["", "alone: no gradient follows, so that only the kernels of forward have to fit."]
-    lines = [f"def _form({kernels}):", docstring(told, 4)]
+    kernels = '*tensors, kernels=("forward", "backward")' if sig.cpu else "*tensors"
+    lines = [
+        f"def _form({kernels}):",
+        '    """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen."""',
+    ]
     if sig.triton or sig.cpu:
         lines.append(f"    x = tensors[{sig.arguments.index(main_input(sig))}]")
     if sig.triton:
-        tests = ['x.device.type == "cuda"', *([] if sig.triton.float64 else ["x.dtype != torch.float64"])]
-        if limited:
-            sizes = [*(extent(sig, d, "x") for d in sig.triton.limited), '"backward" not in kernels' if sig.cpu else "alone"]
-            tests.append(f"_ready_triton({', '.join(['x', *sizes])})")
-        lines += [f"    if {' and '.join(tests)}:", "        return _TRITON"]
+        test = 'x.device.type == "cuda"' + ("" if sig.triton.float64 else " and x.dtype != torch.float64")
+        if sig.triton.limited:
+            test += f" and _ready_triton({', '.join(['x', *(extent(sig, d, 'x') for d in sig.triton.limited)])})"
+        lines += [f"    if {test}:", "        return _TRITON"]
     if sig.cpu:
         lines += ['    if x.device.type == "cpu" and _ready_cpu(*tensors, kernels):', "        return _CPU"]
-    return "\n".join([*lines, "    return _TORCH"])
+    lines.append("    return _TORCH")
+    if sig.triton and sig.triton.limited:
+        lines += [
+            "",
+            "",
+            f"def {form_alone(sig)}({kernels}):",
+            '    """The form where no gradient follows: kernels of forward may fit where those of backward do not."""',
+            f"    x = tensors[{sig.arguments.index(main_input(sig))}]",
+            f"    if {test.removesuffix(')')}, alone=True):",
+            "        return _TRITON",
+            f"    return _form(*tensors{', kernels=kernels' if sig.cpu else ''})",
+        ]
+    return "\n".join(lines)
+
+
+def form_alone(sig: Signature) -> str:
+    """What chooses the form where no gradient follows."""
+    return "_form_alone" if sig.triton and sig.triton.limited else "_form"
 
 
 def chosen_alone(sig: Signature, kernels: str) -> str:
-    """The call that chooses the form for the arguments `tensors` where no gradient follows. kernels: those of native code that
-    run."""
-    limited = sig.triton is not None and sig.triton.limited
-    asked = f', kernels=("{kernels}",)' if sig.cpu else ", alone=True" if limited else ""
-    return f"_form(*tensors{asked})"
+    """The call that chooses it for the arguments `tensors`. kernels: those of native code that run."""
+    asked = f', kernels=("{kernels}",)' if sig.cpu else ""
+    return f"{form_alone(sig)}(*tensors{asked})"
 
 
 def _tellers(sig: Signature) -> str:

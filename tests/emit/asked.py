@@ -151,7 +151,7 @@ def main() -> None:
     interpreter.choose()
     for name in ("layer", "attention", "lagged"):
         module, program = made(name, "triton", 16)
-        vars(module)["_form"] = lambda *tensors, module=module, alone=False: module._TRITON
+        vars(module)["_form"] = vars(module)["_form_alone"] = lambda *tensors, module=module: module._TRITON
         if name == "lagged":
             vars(module)["_way"] = in_phases
         case = draw(program, 19, {"B": 1, "K": 3, "V": 3, "D": 4, "M": 3})

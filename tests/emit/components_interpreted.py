@@ -32,7 +32,7 @@ def main() -> None:
     for name, text in SPECS.items():
         compiled = compile_program(load(text), Options("triton", rows=16))
         module = load_emitted(compiled.text, compiled.signature.spec)
-        vars(module)["_form"] = lambda *tensors, module=module, alone=False: module._TRITON
+        vars(module)["_form"] = vars(module)["_form_alone"] = lambda *tensors, module=module: module._TRITON
         sizes = sample_sizes(compiled.program)
         runs = ((17, None, False), (18, BOUNDS, False)) if name != "chained" else ((18, BOUNDS, True),)
         for steps, bounds, reverse in runs:

@@ -189,7 +189,7 @@ def module(name: str, backend: str, form: str | None = None, rows: int | None = 
     made = compile_spec(text, Options(backend, form=form, rows=rows))
     found = load_emitted(made.text, made.signature.spec)
     if backend == "triton":
-        vars(found)["_form"] = lambda *_, **__: found._TRITON
+        vars(found)["_form"] = lambda *_: found._TRITON
     return made, found
 
 

@@ -73,7 +73,7 @@ def module(name: str, backend: str) -> ModuleType:
     made = compiled(name, backend)
     found = load_emitted(made.text, made.signature.spec)
     if backend == "triton":
-        vars(found)["_form"] = lambda *_, **__: found._TRITON
+        vars(found)["_form"] = lambda *_: found._TRITON
         vars(found)["_steps"] = lambda cu_seqlens, x: x.shape[1]  # as of a GPU's bounds, which the host does not read
     return found
 

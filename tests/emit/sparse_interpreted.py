@@ -16,7 +16,7 @@ from tests.emit.test_sparse import SPEC, arguments, loop
 def main() -> None:
     """See the file's docstring."""
     kept = seqc.compile(SPEC, backend="triton")
-    vars(kept.module)["_form"] = lambda *tensors, alone=False: kept.module._TRITON
+    vars(kept.module)["_form"] = lambda *tensors: kept.module._TRITON
     given = {name: x.detach().to(torch.float32 if x.requires_grad else x.dtype).requires_grad_(x.requires_grad)
              for name, x in arguments(2).items()}
     exact = {name: x.detach().double().requires_grad_() if x.requires_grad else x for name, x in given.items()}

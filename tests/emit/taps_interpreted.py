@@ -24,7 +24,7 @@ def main() -> None:
     for name in ("fir", "cell", "dilated", "decays", "gated", "both", "remembered", "defined"):
         compiled = compile_program(load(CASES[name].text(name)), Options("triton"))
         module = load_emitted(compiled.text, compiled.signature.spec)
-        vars(module)["_form"] = lambda *tensors, module=module, alone=False: module._TRITON
+        vars(module)["_form"] = vars(module)["_form_alone"] = lambda *tensors, module=module: module._TRITON
         for bounds, reverse in ((None, False), ((0, 3, 3, 44, 45), name != "both")):
             for what, value, truth in differences(name, module, compiled.signature, torch.float32, bounds, reverse, 45):
                 error = (value.to(torch.float64) - truth).abs().max() / truth.abs().max().clamp(min=1.0)

@@ -85,7 +85,7 @@ def test_table() -> None:
 @pytest.mark.parametrize("form", ["_CPU", "_TORCH"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_sequences(module: ModuleType, monkeypatch: pytest.MonkeyPatch, form: str, reverse: bool) -> None:
-    monkeypatch.setattr(module, "_form", lambda *_, **__: getattr(module, form))
+    monkeypatch.setattr(module, "_form", lambda *_: getattr(module, form))
     x, R, b, s, M, h_0 = arguments = data()
     found = module.masked_cell(x, R, b, s, M=M, h_0=h_0, reverse=reverse)
     wanted = loop(*arguments, backwards=reverse)
@@ -104,7 +104,7 @@ def test_sequences(module: ModuleType, monkeypatch: pytest.MonkeyPatch, form: st
 @pytest.mark.parametrize("form", ["_CPU", "_TORCH"])
 def test_step_and_defaults(module: ModuleType, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     """A step; the default of M; nothing flows into a buffer, even where it asks."""
-    monkeypatch.setattr(module, "_form", lambda *_, **__: getattr(module, form))
+    monkeypatch.setattr(module, "_form", lambda *_: getattr(module, form))
     x, R, b, s, M, h_0 = arguments = data()
     found = module.masked_cell_step(x[:, 0], R, b, s, M=M, h_0=h_0)
     same(found, (lambda y, h: (y[:, 0], h))(*loop(x[:, :1], *arguments[1:])))
@@ -190,7 +190,7 @@ from seqc.driver.compile import Options, compile_spec
 from seqc.driver.load_emitted import load_emitted
 compiled = compile_spec({SPEC!r}, Options("triton"))
 module = load_emitted(compiled.text, "masked_cell")
-vars(module)["_form"] = lambda *_, **__: module._TRITON
+vars(module)["_form"] = lambda *_: module._TRITON
 sizes = dict(B=2, D=4)
 cases = [Case(compiled.program, module, sizes, steps, "float32", False, "cpu", bounds, reverse)
          for steps, bounds, reverse in ((5, (0, 3, 3, 5), True),)]

@@ -239,7 +239,7 @@ def in_triton(names: list[str]) -> None:
     for name in names:
         compiled = compile_spec(SPECS[name], Options(backend="triton"))
         module = load_emitted(compiled.text, compiled.signature.spec)
-        vars(module)["_form"] = lambda *tensors, module=module, alone=False: module._TRITON
+        vars(module)["_form"] = lambda *tensors, module=module: module._TRITON
         case = Case(compiled.program, module, {**sample_sizes(compiled.program), **SIZES[name]}, 9, "float32", False)
         wrong = [one for one in against_oracle(case) if not one.error <= one.allowed]
         print("".join(f"{name}: {one}" for one in wrong), end="")

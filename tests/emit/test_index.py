@@ -95,7 +95,7 @@ def same(found, wanted):
 @pytest.mark.parametrize("form", ["_CPU", "_TORCH"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_sequences(cell: ModuleType, monkeypatch: pytest.MonkeyPatch, form: str, reverse: bool) -> None:
-    monkeypatch.setattr(cell, "_form", lambda *_, **__: getattr(cell, form))
+    monkeypatch.setattr(cell, "_form", lambda *_: getattr(cell, form))
     given = cell_data()
     found, wanted = cell.reader(**given, reverse=reverse), cell_loop(**given, backwards=reverse)
     same(found, wanted)
@@ -273,7 +273,7 @@ def memory() -> ModuleType:
 @pytest.mark.parametrize("form", ["_CPU", "_TORCH"])
 def test_rows_are_written(memory: ModuleType, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     """A table that a step reads a row of, and writes three rows of; some rows twice."""
-    monkeypatch.setattr(memory, "_form", lambda *_, **__: getattr(memory, form))
+    monkeypatch.setattr(memory, "_form", lambda *_: getattr(memory, form))
     x, read, w, R, M, h = given = memory_data()
     found, wanted = memory.memory(x, read, w, R, M_0=M, h_0=h), memory_loop(*given)
     same(found, wanted)
@@ -363,7 +363,7 @@ runs = ((5, (0, 3, 3, 5), True), (3, None, False))
 for (text, name), (steps, bounds, reverse) in zip((({CELL!r}, "reader"), ({TOKENS!r}, "tokens")), runs):
     compiled = compile_spec(text, Options("triton"))
     module = load_emitted(compiled.text, name)
-    vars(module)["_form"] = lambda *_, **__: module._TRITON
+    vars(module)["_form"] = lambda *_: module._TRITON
     case = Case(compiled.program, module, dict(B=2, D=4, V=5, H=2), steps, "float32", False, "cpu", bounds, reverse)
     found = list(against_oracle(case))
     assert len(found) == 2 and all(f.ok for f in found), found

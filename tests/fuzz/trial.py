@@ -132,9 +132,9 @@ class Subject:
             if self.team:
                 lockstep.in_pieces(vars(self.module))
                 lockstep.choose(wish.team)
-            vars(self.module)["_form"] = lambda *_, **__: form
+            vars(self.module)["_form"] = lambda *_: form
             loop = getattr(self.module, "_loop_TRITON", None)
-            vars(self.module)["_loop_form"] = lambda *_, **__: loop
+            vars(self.module)["_loop_form"] = lambda *_: loop
         self.in_pieces = hasattr(self.module, "_pieces")
         if self.in_pieces:
             vars(self.module)["_pieces"] = _cut

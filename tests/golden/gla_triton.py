@@ -992,7 +992,7 @@ def _ready_triton(x, K, V, alone=False):
         kernels = ("forward", "pairs", "states", "outputs") if alone else needs
         need = max((sum(needs[k]) for k in kernels), default=0)
         _READY[key] = need <= room
-        if need > room:
+        if need > room and not alone:
             warnings.warn(
                 f"gla: with K = {K}, V = {V} a program of the Triton kernels needs {need} bytes of shared memory, and may have "
                 f"{room} on {x.device}: plain torch runs. Kernels for such sizes alone, or what stands against them: "
@@ -1726,15 +1726,20 @@ _TORCH = _Form(_prepare_torch, *_one_by_one(_forward_torch, _forward_torch, _bac
 _TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton, _step_triton)
 
 
-def _form(*tensors, alone=False):
-    """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen.
-
-    alone: no gradient follows, so that only the kernels of forward have to fit.
-    """
+def _form(*tensors):
+    """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen."""
     x = tensors[0]
-    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], tensors[2].shape[-1], alone):
+    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], tensors[2].shape[-1]):
         return _TRITON
     return _TORCH
+
+
+def _form_alone(*tensors):
+    """The form where no gradient follows: kernels of forward may fit where those of backward do not."""
+    x = tensors[0]
+    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], tensors[2].shape[-1], alone=True):
+        return _TRITON
+    return _form(*tensors)
 
 
 # ---------- the torch operators ---------------------------------------------------------------------------------------
@@ -1898,7 +1903,7 @@ def _run(*arguments):
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
     _steps(cu_seqlens, tensors[0])  # raises where they are no bounds
-    form, carry = _form(*tensors, alone=True), _carry(x)
+    form, carry = _form_alone(*tensors), _carry(x)
     if 0 in x.shape[:2]:
         return [*_fake_run(*arguments)[:1], *(_copy(s, carry) for s in tensors[4:])]
     results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -1986,7 +1991,7 @@ def _step(*tensors):
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
-    form, carry = _form(*tensors, alone=True), _carry(x)
+    form, carry = _form_alone(*tensors), _carry(x)
     if form is _TORCH:
         results = _unshared(tensors, _plain_step(*tensors))
     else:
@@ -2261,10 +2266,10 @@ def _rule(name):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_d5ea3370ae2e", 0
+    name, tries = "seqc_gla_45bcf067043d", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_d5ea3370ae2e_{tries}"
+        name = f"seqc_gla_45bcf067043d_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

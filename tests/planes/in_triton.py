@@ -22,7 +22,7 @@ from seqc.driver.load_emitted import load_emitted
 def main(path: str) -> None:
     compiled = compile_spec(Path(path), Options(backend="triton"))
     module = load_emitted(compiled.text, compiled.signature.spec)
-    vars(module)["_form"] = lambda *tensors, alone=False: module._TRITON
+    vars(module)["_form"] = lambda *tensors: module._TRITON
     sizes = {**sample_sizes(compiled.program), "D": 3}
     case = Case(compiled.program, module, sizes, 2, "float32", False)
     with np.errstate(all="ignore"):

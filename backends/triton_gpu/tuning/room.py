@@ -56,7 +56,7 @@ def _ready_triton(x, {sizes}, alone=False):
         kernels = {infer} if alone else {each}
         need = max(({least} for k in kernels), default=0)
         _READY[key] = need <= room
-        if need > room:
+        if need > room and not alone:
             warnings.warn(
                 f"{spec}: with {told} a program of the Triton kernels needs {{need}} bytes of shared memory, and may have "
                 f"{{room}} on {{x.device}}: plain torch runs. Kernels for such sizes alone, or what stands against them: "
