@@ -24,7 +24,8 @@ A program is a number: the spec that `tests/fuzz/programs.py` draws for it. It h
 5,000,000 on also tables, indices, buffers, noise, sparse params, systems of equations, histories, closed loops, clipped
 gradients; from 20,000,000 on, as often as all of these, neighbours along a dim, cascades and products, choices of positions,
 complex matrices; from 34,000,000 on, as often as all of these, derivatives within a step, several rates, closed loops in
-every direction) with random expressions in every place,
+every direction; from 38,200,000 on two axes, complex arguments, places of tables, folds in folds, cells that several
+programs share out, `schedule` and `tile` lines) with random expressions in every place,
 params without dims or one for each sequence, masks, resets, look-ahead, arguments that nothing
 reads, statements in any order. The judge (`tests/fuzz/judge.py`) computes what the spec means, step by step, from the
 language's page alone. Compared are all results and the gradients of all arguments, in two of these calls, drawn for each
