@@ -130,11 +130,6 @@ def outdated(target: Target, specs: Iterable[str]) -> str:
     return ", ".join(found) or "none"
 
 
-def short(spec: str, kernels: Iterable[str]) -> str:
-    """Names of a spec's kernels, each once."""
-    return ", ".join(dict.fromkeys(one.removeprefix(f"{spec}_").removesuffix("_kernel") for one in kernels))
-
-
 def side_by_side(target: Target, specs: Iterable[str]) -> Iterator[list[object]]:
     """Ours and theirs at each shape, by the one model: milliseconds, and megabytes that are kept for backward. Kernels whose
     machine code is not known are named with the shape."""
@@ -142,9 +137,9 @@ def side_by_side(target: Target, specs: Iterable[str]) -> Iterator[list[object]]
         for mine in costs(load(shipped()[spec]), target.name, SHAPES, STATES, wide=FLOAT32):
             call = peer_call(spec, mine.shape, target)
             every, known = (*mine.forward, *mine.training), committed()
-            told = ", by the tile model: ", [one.kernel for one in every if one.code is None]
-            narrow = ", decays in bf16: ", [one.kernel for one in every if one.code is not None and one.job.key not in known]
-            notes = (words + short(spec, names) for words, names in (told, narrow) if names)
+            narrow = dict.fromkeys(mine.short(one) for one in every if one.code is not None and one.job.key not in known)
+            told = ((", by the tile model: ", mine.by_tile_model()), (", decays in bf16: ", narrow))
+            notes = (words + ", ".join(names) for words, names in told if names)
             row: list[object] = [spec, mine.shape + "".join(notes)]
             for backward, kernels in ((False, mine.forward), (True, mine.training)):
                 own = mine.nanoseconds(kernels) / 1e6

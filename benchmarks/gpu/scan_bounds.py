@@ -60,9 +60,7 @@ def rows(target: Target) -> Iterator[tuple[object, ...]]:
 
 def row(spec: str, found: Costs, memory: float, special: float) -> tuple[object, ...]:
     """Modelled beside least times."""
-    head = f"{found.program}_"
-    names = (one.kernel for one in (*found.forward, *found.training) if one.code is None)
-    unknown = dict.fromkeys(name.removeprefix(head).removesuffix("_kernel") for name in names)
+    unknown = found.by_tile_model()
     told = ", by the tile model: " + ", ".join(unknown) if unknown else ""
     took = found.nanoseconds(found.forward)
     bound = ", ".join(dict.fromkeys(one.bound for one in found.forward))

@@ -146,6 +146,6 @@ def _summed(x: Node, inside: tuple[Node, ...], done: Mapping[Node, Node]) -> Nod
         return total(x, (BLOCK,))
     if x.op == "scatter" and BLOCK in x.args[1].dims:
         return node("scatter", *x.args, dim=x.text("dim"), over=tuple(sorted((*x.names("over"), BLOCK))))
-    if x.op == "sum" and not inside:
-        return node("sum", x.args[0], over=tuple(sorted((*x.names("over"), BLOCK))))
-    return rebuild(x, tuple(done[a] if a in inside else a for a in x.args)) if inside else node("sum", x, over=(BLOCK,))
+    if inside:
+        return rebuild(x, tuple(done[a] if a in inside else a for a in x.args))
+    return total(x.args[0], (*x.names("over"), BLOCK)) if x.op == "sum" else total(x, (BLOCK,))

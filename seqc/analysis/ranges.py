@@ -22,7 +22,6 @@ from seqc.ir.once import found_once
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.elementwise import positive
 from seqc.ir.program import Program
-from seqc.ir.traverse import postorder
 from seqc.ir.windows import window_of
 
 ZERO = Interval(0.0, 0.0)
@@ -77,7 +76,7 @@ def survey(
     """
     facts = known_already or Facts(extents(program, sizes), {})
     known = facts.ranges
-    for n in postorder(outputs, lambda n: n.args, known):
+    for n in topological(outputs, known):
         if n.op == "leaf":
             known[n] = _leaf(program, n, states, facts)
         elif n.op == "size":

@@ -9,7 +9,7 @@ sugar builds. It never evaluates, rewrites or prints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from functools import partial, reduce
 from typing import TypeAlias
 from weakref import WeakValueDictionary
@@ -181,7 +181,7 @@ def topological(outputs: Iterable[Node], known: Iterable[Node] = ()) -> list[Nod
 
     known: nodes that are left out, and with them whatever is reached through them alone.
     """
-    return postorder(outputs, lambda n: n.args, set(known))
+    return postorder(outputs, lambda n: n.args, known if isinstance(known, (Set, Mapping)) else set(known))
 
 
 def operands(n: Node, inside: Callable[[Node], bool]) -> list[Node]:

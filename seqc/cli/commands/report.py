@@ -88,19 +88,19 @@ def text(costs: Costs, peers: bool = False) -> str:
         told = [one.words for one in beside(costs.program, costs.shape)]
         notes += [f"published: {words}" for words in told or ["nothing at this shape"]]
     kernels = list({one.kernel: one for one in (*costs.forward, *costs.training)}.values())
-    outdated = [short(one, costs) for one in kernels if one.outdated]
+    outdated = [costs.short(one) for one in kernels if one.outdated]
     if outdated:
         notes.append(f"the verdicts of {', '.join(outdated)} are of another text than is emitted today")
-    untold = [short(one, costs) for one in kernels if one.verdict is None]
+    untold = [costs.short(one) for one in kernels if one.verdict is None]
     if untold:
         dims = "".join(f" --dim {name}={size}" for name, size in costs.fixed.items())
         notes.append(f"no verdict recorded for {', '.join(untold)}: occupancy is the model's; "
                      f"`seqc tiles SPEC --target {costs.target}{dims} --refresh` asks the toolchain")
     for one in kernels:
         if one.spills:
-            notes.append(f"{short(one, costs)} spills: {one.spills}")
+            notes.append(f"{costs.short(one)} spills: {one.spills}")
         if one.verdict is not None and one.verdict.error is not None:
-            notes.append(f"{short(one, costs)}: {one.verdict.toolchain} refuses it: {one.verdict.error}")
+            notes.append(f"{costs.short(one)}: {one.verdict.toolchain} refuses it: {one.verdict.error}")
     return "\n".join([*lines, *(line for note in notes for line in wrapped(note, 2))])
 
 
@@ -135,11 +135,6 @@ def theirs(costs: Costs) -> list[str]:
     return [*lines, f"    saved for backward: {call.saved / 1e6:.0f} MB beside the inputs"]
 
 
-def short(one: KernelCost, costs: Costs) -> str:
-    """A kernel's name without that of its spec."""
-    return one.kernel.removeprefix(f"{costs.program}_").removesuffix("_kernel")
-
-
 def cells(one: KernelCost, costs: Costs) -> tuple[str, ...]:
     """One kernel as a row of the table."""
     said = one.verdict
@@ -147,7 +142,7 @@ def cells(one: KernelCost, costs: Costs) -> tuple[str, ...]:
         str(said.registers), str(said.spills), f"{said.shared / 1024:.0f}", str(said.count("matrix")))
     registers, spills, shared, matrix = code
     return (
-        short(one, costs), one.tiles, registers, spills, shared,
+        costs.short(one), one.tiles, registers, spills, shared,
         str(one.resident.percent), matrix, f"{one.bytes / 1e6:.0f}", f"{(one.products + one.elementwise) / 1e9:.1f}",
         f"{one.nanoseconds / 1000:.0f}", f"{one.memory / 1000:.0f}", f"{one.arithmetic / 1000:.0f}", one.bound,
     )

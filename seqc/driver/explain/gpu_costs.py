@@ -113,6 +113,14 @@ class Costs:
     forward: tuple[KernelCost, ...]
     training: tuple[KernelCost, ...]
 
+    def short(self, one: KernelCost) -> str:
+        """A kernel's name without that of its spec."""
+        return one.kernel.removeprefix(f"{self.program}_").removesuffix("_kernel")
+
+    def by_tile_model(self) -> list[str]:
+        """The kernels whose machine code is not known, each once."""
+        return list(dict.fromkeys(self.short(one) for one in (*self.forward, *self.training) if one.code is None))
+
     def launches(self, kernels: Iterable[KernelCost]) -> int:
         """Kernels, and what follows each of them."""
         return sum(1 + one.afterwards for one in kernels)
